@@ -1,0 +1,244 @@
+"""The nouns that flow between stages.
+
+Axes: n images, m support images, c classes, d feature dimension.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def class_key(name: str) -> str:
+    """Return the form in which two class names are compared: folded case, single spaces."""
+    return " ".join(name.replace("_", " ").split()).casefold()
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The classes of a task, in column order.
+
+    Attributes:
+        class_names: One readable name per class; they differ after case folding.
+        seen: True where labelled images exist; None when every class is unseen.
+        templates: Sentences with one ``{}`` that replace the recipe's own templates.
+        prompts: Per class, texts that stand in place of the filled templates; a ``{}`` in them is
+            filled with the class name. An empty tuple keeps the templates for that class.
+        descriptions: Per class, sentences about it that are encoded beside its other texts.
+        parents: Per class, the name of a broader class, or None.
+    """
+
+    class_names: tuple[str, ...]
+    seen: tuple[bool, ...] | None = None
+    templates: tuple[str, ...] | None = None
+    prompts: tuple[tuple[str, ...], ...] | None = None
+    descriptions: tuple[tuple[str, ...], ...] | None = None
+    parents: tuple[str | None, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.class_names:
+            raise ValueError("a label space needs class names, got none")
+        blank = [i for i, name in enumerate(self.class_names) if not name.strip()]
+        if blank:
+            raise ValueError(f"class names at positions {blank} are empty")
+        keys = [class_key(name) for name in self.class_names]
+        repeated = [n for n, k in zip(self.class_names, keys, strict=True) if keys.count(k) > 1]
+        if repeated:
+            raise ValueError(f"class names repeat (case and spacing ignored): {sorted(repeated)}")
+        for field in ("seen", "prompts", "descriptions", "parents"):
+            value = getattr(self, field)
+            if value is not None and len(value) != len(keys):
+                raise ValueError(f"{field} has {len(value)} entries for {len(keys)} classes")
+        for template in self.templates or ():
+            if template.count("{}") != 1:
+                raise ValueError(f"a template has exactly one {{}}, got {template!r}")
+
+    def __len__(self) -> int:
+        return len(self.class_names)
+
+
+class Location(Protocol):
+    """Where the encoded bytes of one image lie."""
+
+    def read(self) -> bytes:
+        """Return the encoded bytes.
+
+        Raises:
+            OSError: If they are no longer there or cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Unlabelled images, opened lazily. It has no field in which a label could travel.
+
+    Attributes:
+        sources: Where each row came from, readable and unique (a path, a shard member, a table row).
+        ids: Hash of each row's encoded bytes; duplicates share one id.
+        locations: How to read each row's bytes.
+    """
+
+    sources: tuple[str, ...]
+    ids: tuple[str, ...]
+    locations: tuple[Location, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.sources) == len(self.ids) == len(self.locations):
+            raise ValueError(
+                f"{len(self.sources)} sources, {len(self.ids)} ids and "
+                f"{len(self.locations)} locations do not match"
+            )
+        if len(set(self.sources)) != len(self.sources):
+            raise ValueError("sources repeat; every row needs its own")
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def subset(self, rows: Sequence[int]) -> "ImageSet":
+        """Return the chosen rows, in the given order."""
+        return ImageSet(
+            tuple(self.sources[i] for i in rows),
+            tuple(self.ids[i] for i in rows),
+            tuple(self.locations[i] for i in rows),
+        )
+
+    def first_rows(self) -> dict[str, int]:
+        """Map every id, in sorted order, to the first row that has it."""
+        rows: dict[str, int] = {}
+        for row, image_id in enumerate(self.ids):
+            rows.setdefault(image_id, row)
+        return dict(sorted(rows.items()))
+
+
+@dataclass(frozen=True)
+class Features:
+    """Image features of one backbone.
+
+    Attributes:
+        values: Unit rows, float32.
+        ids: One stable id per row.
+        backbone: Name of the model that made them; features of two backbones never mix.
+    """
+
+    values: Float[Tensor, "n d"]
+    ids: tuple[str, ...]
+    backbone: str
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.values):
+            raise ValueError(f"{len(self.ids)} ids for {len(self.values)} feature rows")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def subset(self, rows: Int[Tensor, " m"]) -> "Features":
+        """Return the chosen rows, in the given order."""
+        return replace(
+            self, values=self.values[rows], ids=tuple(self.ids[i] for i in rows.tolist())
+        )
+
+    def id_order(self) -> Int[Tensor, " n"]:
+        """Return the rows in order of id: the order that no file name can change."""
+        return torch.tensor(sorted(range(len(self.ids)), key=self.ids.__getitem__), dtype=torch.long)
+
+
+@dataclass(frozen=True)
+class TextClassifier:
+    """Class weights made from text: the zero-shot classifier.
+
+    Attributes:
+        weights: Unit rows, one per class.
+        logit_scale: Multiplier of cosine similarity, already exponentiated (100 for OpenAI CLIP).
+        class_names: Names of the rows; initial values of adapters are keyed by them.
+    """
+
+    weights: Float[Tensor, "c d"]
+    logit_scale: float
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) != len(self.weights):
+            raise ValueError(f"{len(self.class_names)} names for {len(self.weights)} text weights")
+
+    def predict_logits(self, features: Features) -> Float[Tensor, "n c"]:
+        """Return the scaled cosine similarity of every image with every class.
+
+        Raises:
+            ValueError: If the features have another dimension than the text weights.
+        """
+        if features.values.shape[1] != self.weights.shape[1]:
+            raise ValueError(
+                f"features of {features.backbone!r} have {features.values.shape[1]} dimensions, "
+                f"the text weights {self.weights.shape[1]}; use one backbone for both"
+            )
+        return self.logit_scale * features.values @ self.weights.T
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Machine-made labels for unlabelled images.
+
+    Attributes:
+        ids: One image id per row, in the order of the features they were made from.
+        probs: Class probabilities; rows sum to one.
+        candidates: Labels allowed in training. One True in a row is a hard pseudo-label, several
+            are a candidate set, none leaves the image out.
+        confidence: Training weight of each image, in [0, 1].
+    """
+
+    ids: tuple[str, ...]
+    probs: Float[Tensor, "n c"]
+    candidates: Bool[Tensor, "n c"]
+    confidence: Float[Tensor, " n"]
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.probs):
+            raise ValueError(f"{len(self.ids)} ids for {len(self.probs)} rows of probabilities")
+
+    @cached_property
+    def selected(self) -> Bool[Tensor, " n"]:
+        """True where the image takes part in training."""
+        return self.candidates.any(dim=1)
+
+    @cached_property
+    def labels(self) -> Int[Tensor, " n"]:
+        """The most probable candidate, -1 where the image is left out."""
+        best = self.probs.masked_fill(~self.candidates, -1.0).argmax(dim=1)
+        return best.masked_fill(~self.selected, -1)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What export, report and review read.
+
+    Attributes:
+        probs: Class probabilities; rows sum to one.
+        labels: Class index, -1 where the decision abstained.
+        ids: One image id per row.
+    """
+
+    probs: Float[Tensor, "n c"]
+    labels: Int[Tensor, " n"]
+    ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.ids) == len(self.probs) == len(self.labels):
+            raise ValueError(
+                f"{len(self.ids)} ids, {len(self.probs)} rows and {len(self.labels)} labels"
+            )
+
+
+class Scorer(Protocol):
+    """The one verb that text classifiers, adapters and trained heads share."""
+
+    def predict_logits(self, features: Features) -> Float[Tensor, "n c"]:
+        """Return class logits for every row."""
+        ...
+
+
+Settings = dict[str, Any]
