@@ -1,7 +1,8 @@
 """The only training loop.
 
 A method hands over a loss of image indices, its parameters and how many images there are; the loop
-owns order, optimiser, schedule, clipping, checkpoints and the early error on a loss that is not finite.
+owns order, optimiser, schedule, clipping, checkpoints and the early error on a loss that is not
+finite.
 """
 
 import math
@@ -12,7 +13,8 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 Loss = Callable[[Int[Tensor, " b"]], Float[Tensor, ""]]
@@ -65,7 +67,8 @@ def minimise(
     """Minimise ``loss`` over ``n`` images and return the mean loss of every epoch run here.
 
     The order of images is a function of seed and epoch alone, so a run that resumes from its
-    checkpoint takes the same steps as one that was never stopped.
+    checkpoint takes the same steps as one that was never stopped, provided that the loss is a
+    function of its rows: chance inside it must be seeded by them.
 
     Args:
         loss: Maps image indices (b) to a scalar.
@@ -77,13 +80,15 @@ def minimise(
         on_epoch: Called after every epoch with its number (from one) and mean loss.
 
     Raises:
-        ValueError: If there is no image, or a checkpoint belongs to other parameters.
+        ValueError: If there is no image, or the checkpoint is damaged or belongs to a run with
+            other parameters, images, schedule or seed.
         FloatingPointError: If the loss is not finite.
     """
     if n < 1:
         raise ValueError("training needs at least one image, got none")
     optimiser = _optimiser(parameters, schedule)
-    first = _resume(checkpoint, parameters, optimiser)
+    run = f"{n} images, seed {seed}, {schedule}"
+    first = 0 if checkpoint is None else _resume(checkpoint, run, parameters, optimiser)
     steps_per_epoch = math.ceil(n / schedule.batch_size)
     means = []
     for epoch in range(first, schedule.epochs):
@@ -94,7 +99,8 @@ def minimise(
                 group["lr"] = rate
             total += _step(loss, rows, parameters, optimiser, schedule.clip) * len(rows)
         means.append(total / n)
-        _save(checkpoint, parameters, optimiser, epoch + 1)
+        if checkpoint is not None:
+            _save(checkpoint, {"epoch": str(epoch + 1), "run": run}, parameters, optimiser)
         if on_epoch is not None:
             on_epoch(epoch + 1, means[-1])
     return means
@@ -102,7 +108,8 @@ def minimise(
 
 def _batches(n: int, size: int, seed: int, epoch: int) -> Iterator[Int[Tensor, " b"]]:
     generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
-    yield from torch.randperm(n, generator=generator).split(size)
+    order = torch.randperm(n, generator=generator)
+    yield from (order[start : start + size] for start in range(0, n, size))
 
 
 def _step(
@@ -136,46 +143,63 @@ def _optimiser(parameters: Sequence[nn.Parameter], schedule: Schedule) -> torch.
 
 
 def _save(
-    path: Path | None,
+    path: Path,
+    about: dict[str, str],
     parameters: Sequence[nn.Parameter],
     optimiser: torch.optim.Optimizer,
-    epoch: int,
 ) -> None:
-    if path is None:
-        return
     tensors = {f"parameter.{i}": p.detach() for i, p in enumerate(parameters)}
     for i, state in optimiser.state_dict()["state"].items():
         for name, value in state.items():
             if isinstance(value, Tensor):
                 tensors[f"state.{i}.{name}"] = value
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Written aside and moved, so that a run killed here leaves the last whole checkpoint.
     partial = path.with_suffix(".partial")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"epoch": str(epoch)})
+    save_file({k: v.contiguous() for k, v in tensors.items()}, partial, about)
     partial.replace(path)
 
 
 def _resume(
-    path: Path | None, parameters: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer
+    path: Path, run: str, parameters: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer
 ) -> int:
-    if path is None or not path.exists():
+    """Load a checkpoint in place, where there is one, and return the epochs it has behind it."""
+    if not path.exists():
         return 0
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        epoch = int(file.metadata()["epoch"])
-    tensors = load_file(path)
-    if [tuple(p.shape) for p in parameters] != [
-        tuple(tensors[f"parameter.{i}"].shape)
-        for i in range(sum(k.startswith("parameter.") for k in tensors))
-    ]:
-        raise ValueError(f"{path} is a checkpoint of other parameters; delete it to start afresh")
+    about, tensors = _read(path)
+    if "epoch" not in about or about.get("run") != run:
+        raise ValueError(
+            f"{path} is a checkpoint of another run ({about.get('run', 'unknown')}), this run has "
+            f"{run}; delete the file to start afresh"
+        )
+    shapes = [tuple(p.shape) for p in parameters]
+    held = [tuple(t.shape) for k, t in tensors.items() if k.startswith("parameter.")]
+    keyed = [tuple(tensors[f"parameter.{i}"].shape) for i in range(len(held))]
+    if shapes != keyed:
+        raise ValueError(
+            f"{path} is a checkpoint of other parameters ({len(keyed)} of them with "
+            f"{sum(map(math.prod, keyed))} numbers, here {len(shapes)} with "
+            f"{sum(map(math.prod, shapes))}); delete it to start afresh"
+        )
     state: dict[int, dict[str, Tensor]] = {}
     with torch.no_grad():
         for i, parameter in enumerate(parameters):
             parameter.copy_(tensors[f"parameter.{i}"])
     for key, value in tensors.items():
         if key.startswith("state."):
-            _, i, name = key.split(".")
-            state.setdefault(int(i), {})[name] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return epoch
+            _, place, name = key.split(".")
+            state.setdefault(int(place), {})[name] = value
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
+    return int(about["epoch"])
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint ({error}); delete it to start afresh"
+        ) from error

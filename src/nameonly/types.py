@@ -6,7 +6,7 @@ Axes: n images, m support images, c classes, d feature dimension.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -78,7 +78,7 @@ class ImageSet:
     """Unlabelled images, opened lazily. It has no field in which a label could travel.
 
     Attributes:
-        sources: Where each row came from, readable and unique (a path, a shard member, a table row).
+        sources: Where each row came from, readable and unique: a path, a shard member.
         ids: Hash of each row's encoded bytes; duplicates share one id.
         locations: How to read each row's bytes.
     """
@@ -144,7 +144,9 @@ class Features:
 
     def id_order(self) -> Int[Tensor, " n"]:
         """Return the rows in order of id: the order that no file name can change."""
-        return torch.tensor(sorted(range(len(self.ids)), key=self.ids.__getitem__), dtype=torch.long)
+        return torch.tensor(
+            sorted(range(len(self.ids)), key=self.ids.__getitem__), dtype=torch.long
+        )
 
 
 @dataclass(frozen=True)
@@ -241,4 +243,14 @@ class Scorer(Protocol):
         ...
 
 
-Settings = dict[str, Any]
+@dataclass(frozen=True)
+class Adapted:
+    """What a recipe hands back.
+
+    Attributes:
+        scorer: Scores images; the zero-shot classifier itself where nothing was adapted.
+        pseudo_labels: What it was fitted on, None where nothing was.
+    """
+
+    scorer: Scorer
+    pseudo_labels: PseudoLabels | None = None

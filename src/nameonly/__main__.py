@@ -1,0 +1,5 @@
+"""``python -m nameonly``."""
+
+from nameonly.cli import main
+
+main()

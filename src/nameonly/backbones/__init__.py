@@ -1,0 +1,71 @@
+"""Stage: images and texts become unit vectors of one space.
+
+A method is one file with one class that is cheap to make; weights are loaded at first use.
+``encode_images`` and ``encode_texts`` return float32 unit rows on the CPU.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+
+class Backbone(Protocol):
+    """A pair of encoders."""
+
+    @property
+    def name(self) -> str:
+        """The name that features carry, so that those of two backbones never mix."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Feature dimension."""
+        ...
+
+    @property
+    def logit_scale(self) -> float:
+        """Multiplier of cosine similarity, already exponentiated."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Images per forward pass."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """What a user must know about this model every time, or an empty string."""
+        ...
+
+    @property
+    def image_key(self) -> Mapping[str, str]:
+        """Everything that image features depend on: model, revision, preprocessing, dtype."""
+        ...
+
+    @property
+    def text_key(self) -> Mapping[str, str]:
+        """Everything that text features depend on."""
+        ...
+
+    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
+        """Turn one RGB image into the model's pixels; safe to call from threads."""
+        ...
+
+    def encode_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Encode preprocessed images in one forward pass."""
+        ...
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
+        """Preprocess and encode RGB images."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "t d"]:
+        """Encode texts in chunks of bounded size."""
+        ...
+
+    def reference(self) -> dict[str, object]:
+        """Return what a saved classifier must know to load this backbone again."""
+        ...

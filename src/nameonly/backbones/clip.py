@@ -1,0 +1,283 @@
+"""CLIP and SigLIP models of the transformers library.
+
+Paper: Radford et al. Learning Transferable Visual Models From Natural Language Supervision.
+    ICML 2021, arXiv 2103.00020. Zhai et al. Sigmoid Loss for Language Image Pre-Training.
+    ICCV 2023, arXiv 2303.15343.
+Differs: SigLIP's logit bias is left out: it is the same for every class and moves no softmax.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from nameonly.tiny import MODEL as TINY
+
+__all__ = ["ClipBackbone"]
+
+TEXTS_PER_CHUNK = 256
+MODEL_TYPES = ("clip", "siglip", "siglip2")
+TINY_NOTE = "the bundled tiny model knows drawn digits and letters (glyphs) only, no photographs"
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device asked for, or the best there is for ``"auto"``.
+
+    Raises:
+        ValueError: If the device does not exist here.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); "
+            "try --device cpu, or leave it out"
+        ) from error
+    return chosen
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Return the dtype asked for; ``"auto"``: bfloat16 where the processor has it, else float32."""
+    if dtype != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
+            dtype
+        ]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    native = any(capabilities.get(k) for k in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))
+    return torch.bfloat16 if device.type == "cpu" and native else torch.float32
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """Return a hash of every file that a model is loaded from, so that changed weights show."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in {".json", ".safetensors", ".txt", ".model"}:
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ClipBackbone:
+    """Any CLIP or SigLIP of the transformers library, from a hub id or a local folder.
+
+    Weights are read from safetensors only, and code from a hub is never run.
+
+    Attributes:
+        model: A hub id, a local folder, or ``"tiny"`` for the bundled model.
+        device: ``"auto"``, or what ``torch.device`` takes.
+        dtype: ``"auto"`` takes bfloat16 where the processor has it, else float32. Features leave
+            as float32 whatever it is.
+        revision: Branch, tag or commit on the hub.
+        batch_size: Images per forward pass.
+    """
+
+    model: str = "openai/clip-vit-base-patch32"
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    revision: str = "main"
+    batch_size: int = 64
+
+    @property
+    def name(self) -> str:
+        """The model as it was asked for."""
+        return self.model
+
+    @property
+    def note(self) -> str:
+        """A word on the tiny model's limits; empty for others."""
+        return TINY_NOTE if self.model == "tiny" else ""
+
+    @cached_property
+    def folder(self) -> Path | None:
+        """The local folder, None for a hub id."""
+        path = TINY if self.model == "tiny" else Path(self.model).expanduser()
+        return path if path.is_dir() else None
+
+    @cached_property
+    def resolved_device(self) -> torch.device:
+        """The device in use."""
+        return choose_device(self.device)
+
+    @cached_property
+    def resolved_dtype(self) -> torch.dtype:
+        """The dtype in use."""
+        return choose_dtype(self.dtype, self.resolved_device)
+
+    def _load(self, kind: type[Any], **options: Any) -> Any:
+        try:
+            return kind.from_pretrained(
+                str(self.folder or self.model),
+                revision=self.revision,
+                trust_remote_code=False,
+                **options,
+            )
+        except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(self._help(error)) from error
+
+    def _help(self, error: Exception) -> str:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if self.folder is None:
+            return (
+                f"cannot load backbone {self.model!r}: it is not a local folder, and the model hub "
+                f"did not give it ({reason}). Where the hub cannot be reached, download the model "
+                "elsewhere (config, safetensors weights, tokenizer and preprocessor files) and "
+                "pass its folder: --backbone /path/to/folder"
+            )
+        return (
+            f"cannot load backbone folder {self.model!r} ({reason}). It needs config.json, "
+            "model.safetensors, the tokenizer's files and preprocessor_config.json, as "
+            "save_pretrained writes them"
+        )
+
+    @cached_property
+    def network(self) -> Any:
+        """The transformers model, loaded at first use."""
+        from transformers import AutoConfig, AutoModel
+
+        config = self._load(AutoConfig)
+        if config.model_type not in MODEL_TYPES:
+            raise ValueError(
+                f"backbone {self.model!r} is a {config.model_type!r} model; "
+                f"expected one of {', '.join(MODEL_TYPES)}"
+            )
+        network = self._load(AutoModel, use_safetensors=True, dtype=self.resolved_dtype)
+        return network.to(self.resolved_device).eval().requires_grad_(False)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer that belongs to the weights."""
+        from transformers import AutoTokenizer
+
+        return self._load(AutoTokenizer)
+
+    @cached_property
+    def processor(self) -> Any:
+        """The image processor that belongs to the weights, in its Pillow form."""
+        from transformers import AutoImageProcessor
+
+        return self._load(AutoImageProcessor, backend="pil")
+
+    @cached_property
+    def resolved_revision(self) -> str:
+        """Hash of the folder's files, or the hub's commit."""
+        if self.folder is not None:
+            return folder_fingerprint(self.folder)
+        return str(getattr(self.network.config, "_commit_hash", None) or self.revision)
+
+    @property
+    def dim(self) -> int:
+        """Feature dimension."""
+        config = self.network.config
+        return int(getattr(config, "projection_dim", None) or config.vision_config.hidden_size)
+
+    @property
+    def logit_scale(self) -> float:
+        """The model's own multiplier."""
+        return float(self.network.logit_scale.detach().float().exp())
+
+    @cached_property
+    def text_key(self) -> Mapping[str, str]:
+        """Model, revision and dtype."""
+        return {
+            "backbone": self.name,
+            "revision": self.resolved_revision,
+            "dtype": str(self.resolved_dtype).removeprefix("torch."),
+        }
+
+    @cached_property
+    def image_key(self) -> Mapping[str, str]:
+        """Model, revision, dtype and the whole of the preprocessing."""
+        fields = {k: v for k, v in self.processor.to_dict().items() if not k.startswith("_")}
+        return {**self.text_key, "preprocessing": json.dumps(fields, sort_keys=True, default=str)}
+
+    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
+        """Apply the model's own image processor to one RGB image."""
+        pixels = self.processor(images=image, return_tensors="np")["pixel_values"][0]
+        return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))
+
+    @torch.inference_mode()
+    def encode_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Encode preprocessed images in one forward pass.
+
+        Raises:
+            FloatingPointError: If the model gives a value that is not finite.
+        """
+        moved = pixels.to(self.resolved_device, self.resolved_dtype)
+        return self._unit_rows(self.network.get_image_features(pixel_values=moved))
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
+        """Preprocess and encode RGB images, ``batch_size`` at a time."""
+        if not images:
+            return torch.zeros(0, self.dim)
+        rows = [
+            self.encode_pixels(
+                torch.stack([self.preprocess(i) for i in images[k : k + self.batch_size]])
+            )
+            for k in range(0, len(images), self.batch_size)
+        ]
+        return torch.cat(rows)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "t d"]:
+        """Encode texts, ``TEXTS_PER_CHUNK`` at a time; longer ones are cut."""
+        if not texts:
+            return torch.zeros(0, self.dim)
+        config = self.network.config
+        options = {
+            # SigLIP was trained on texts padded to full length; CLIP's causal tower ignores padding
+            "padding": True if config.model_type == "clip" else "max_length",
+            "max_length": config.text_config.max_position_embeddings,
+            "truncation": True,
+            "return_tensors": "pt",
+        }
+        rows = []
+        for start in range(0, len(texts), TEXTS_PER_CHUNK):
+            tokens = self.tokenizer(list(texts[start : start + TEXTS_PER_CHUNK]), **options)
+            inputs = {
+                k: v.to(self.resolved_device)
+                for k, v in tokens.items()
+                if k == "input_ids" or (k == "attention_mask" and config.model_type != "siglip")
+            }
+            rows.append(self._unit_rows(self.network.get_text_features(**inputs)))
+        return torch.cat(rows)
+
+    def _unit_rows(self, output: Any) -> Float[Tensor, "n d"]:
+        values = getattr(output, "pooler_output", output)
+        rows: Tensor = normalize(values.float(), dim=1).cpu()
+        if not torch.isfinite(rows).all():
+            raise FloatingPointError(
+                f"backbone {self.model!r} gave values that are not finite in "
+                f"{self.resolved_dtype}; try --dtype float32"
+            )
+        return rows
+
+    def reference(self) -> dict[str, object]:
+        """Return model, revision and dtype; a fingerprint guards against other weights."""
+        return {
+            "method": "clip",
+            "model": self.model
+            if self.folder is None or self.model == "tiny"
+            else str(self.folder.resolve()),
+            "revision": self.revision,
+            "fingerprint": self.resolved_revision,
+            "dtype": self.text_key["dtype"],
+        }

@@ -1,0 +1,240 @@
+"""The user's own features, made by any model of any data.
+
+Paper: none; a file format. See ``docs/own_features.md``.
+Differs: nothing is encoded here; ``encode_*`` refuse.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from nameonly.types import Features, LabelSpace, TextClassifier, class_key
+
+__all__ = ["PrecomputedBackbone"]
+
+SUFFIXES = (".npz", ".safetensors")
+EXPECTED = (
+    "expected an npz or safetensors file with 'features' (n, d) and 'text_weights' (c, d), and as "
+    "you like 'ids' (n), 'class_names' (c), 'logit_scale' (default 100)"
+)
+
+
+def is_feature_file(source: object) -> bool:
+    """Return whether a source names a file of features rather than images."""
+    return isinstance(source, str | Path) and str(source).lower().endswith(SUFFIXES)
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """Read the arrays of a feature file; text in safetensors is JSON in its metadata.
+
+    Raises:
+        ValueError: If the file is missing, damaged, or holds pickled objects.
+    """
+    if not path.is_file():
+        raise ValueError(f"no feature file at {path}; {EXPECTED}")
+    try:
+        if path.suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files}
+        return _read_safetensors(path)
+    except Exception as error:  # numpy, zipfile, zlib and safetensors each raise their own
+        raise ValueError(f"cannot read {path}: {error}; {EXPECTED}") from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    import json
+
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        arrays: dict[str, Any] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {}
+    for key in ("ids", "class_names"):
+        if key in metadata:
+            arrays[key] = json.loads(metadata[key])
+    if "logit_scale" in metadata:
+        arrays["logit_scale"] = float(metadata["logit_scale"])
+    return arrays
+
+
+def unit_matrix(path: Path, key: str, value: Any) -> Float[Tensor, "n d"]:
+    """Return a matrix as float32 unit rows.
+
+    Raises:
+        ValueError: If it is not a finite matrix of numbers, or a row is zero.
+    """
+    array = value if isinstance(value, Tensor) else np.asarray(value)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(
+            f"{path}: {key!r} must be a matrix with rows, got shape {tuple(array.shape)}"
+        )
+    if isinstance(array, np.ndarray) and array.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: {key!r} must hold numbers, got {array.dtype}")
+    matrix = torch.as_tensor(array).float()
+    bad = ~torch.isfinite(matrix).all(dim=1)
+    bad |= matrix.abs().sum(dim=1) == 0
+    if bad.any():
+        rows = bad.nonzero().flatten().tolist()
+        raise ValueError(
+            f"{path}: {key!r} has {len(rows)} rows that are zero or not finite, first {rows[:5]}"
+        )
+    return normalize(matrix, dim=1)
+
+
+@dataclass(frozen=True)
+class PrecomputedBackbone:
+    """Features and text weights read from a file.
+
+    Attributes:
+        path: An npz or safetensors file. Text weights may be absent where only new features are to
+            be scored by a saved classifier.
+        width: Feature dimension, needed only where there is no file (a saved classifier).
+    """
+
+    path: str = "features.npz"
+    width: int | None = None
+
+    @cached_property
+    def arrays(self) -> dict[str, Any]:
+        """The file's arrays, read once."""
+        arrays = read_arrays(Path(self.path))
+        if "features" not in arrays:
+            raise ValueError(f"{self.path} has {sorted(arrays)}, no 'features'; {EXPECTED}")
+        return arrays
+
+    @cached_property
+    def features(self) -> Features:
+        """Unit rows with the file's ids, or row numbers where it has none.
+
+        Raises:
+            ValueError: If the file is bad, or ids repeat or do not fit.
+        """
+        values = unit_matrix(Path(self.path), "features", self.arrays["features"])
+        n = len(values)
+        ids = self.arrays.get("ids")
+        width = len(str(n - 1))
+        names = tuple(f"{i:0{width}d}" for i in range(n)) if ids is None else tuple(map(str, ids))
+        if len(names) != n:
+            raise ValueError(f"{self.path}: {len(names)} ids for {n} features")
+        if len(set(names)) != n:
+            raise ValueError(f"{self.path}: ids repeat; every row needs its own")
+        return Features(values, names, self.name)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names that the file gives its text weights, if it does."""
+        names = self.arrays.get("class_names")
+        return None if names is None else tuple(map(str, names))
+
+    def text_classifier(self, label_space: LabelSpace) -> TextClassifier:
+        """Return the file's text weights as the zero-shot classifier of these classes.
+
+        Where the file names its rows they are put in the order of ``label_space``.
+
+        Raises:
+            ValueError: If text weights are missing or fit neither the names nor the features.
+        """
+        if "text_weights" not in self.arrays:
+            raise ValueError(f"{self.path} has no 'text_weights'; {EXPECTED}")
+        weights = unit_matrix(Path(self.path), "text_weights", self.arrays["text_weights"])
+        if len(weights) != len(label_space):
+            raise ValueError(
+                f"{self.path}: {len(weights)} rows of text_weights for {len(label_space)} classes"
+            )
+        if weights.shape[1] != self.dim:
+            raise ValueError(
+                f"{self.path}: text_weights have {weights.shape[1]} dimensions, features {self.dim}"
+            )
+        if self.class_names is not None:
+            weights = weights[self._row_order(label_space)]
+        return TextClassifier(weights, self.logit_scale, label_space.class_names)
+
+    def _row_order(self, label_space: LabelSpace) -> list[int]:
+        rows = {class_key(name): i for i, name in enumerate(self.class_names or ())}
+        wanted = [class_key(name) for name in label_space.class_names]
+        missing = sorted(set(wanted) - set(rows))
+        if missing:
+            raise ValueError(
+                f"{self.path} has no text weights for {missing}; "
+                f"it names {list(self.class_names or ())}"
+            )
+        return [rows[key] for key in wanted]
+
+    @cached_property
+    def name(self) -> str:
+        """``precomputed`` and the dimension, which alone tells models apart here."""
+        return f"precomputed-{self.dim}"
+
+    @property
+    def dim(self) -> int:
+        """Feature dimension."""
+        return self.width or int(self.arrays["features"].shape[1])
+
+    @cached_property
+    def logit_scale(self) -> float:
+        """The file's multiplier, 100 where it has none.
+
+        Raises:
+            ValueError: If it is not a positive number.
+        """
+        scale = float(np.asarray(self.arrays.get("logit_scale", 100.0)).reshape(-1)[0])
+        if not 0 < scale < float("inf"):
+            raise ValueError(f"{self.path}: logit_scale must be positive, got {scale}")
+        return scale
+
+    @property
+    def batch_size(self) -> int:
+        """One: there is no forward pass."""
+        return 1
+
+    @property
+    def note(self) -> str:
+        """Nothing: what these features know is the user's to say."""
+        return ""
+
+    @cached_property
+    def image_key(self) -> Mapping[str, str]:
+        """Name and a hash of the file."""
+        digest = hashlib.sha256(Path(self.path).read_bytes()).hexdigest()[:16]
+        return {"backbone": self.name, "revision": digest, "dtype": "float32"}
+
+    @property
+    def text_key(self) -> Mapping[str, str]:
+        """The same as the images': both come from one file."""
+        return self.image_key
+
+    def _refuse(self) -> NoReturn:
+        raise ValueError(
+            "own features are not made from images or texts here; encode them with the model that "
+            f"made the others and pass a file: {EXPECTED}"
+        )
+
+    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
+        """Refuse."""
+        self._refuse()
+
+    def encode_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Refuse."""
+        self._refuse()
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
+        """Refuse."""
+        self._refuse()
+
+    def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "t d"]:
+        """Refuse."""
+        self._refuse()
+
+    def reference(self) -> dict[str, object]:
+        """Return the dimension: the model that made the features is not known here."""
+        return {"method": "precomputed", "name": self.name, "width": self.dim}

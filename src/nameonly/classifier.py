@@ -1,0 +1,212 @@
+"""The product: backbone + scorer + decision + label space, saved without pickle."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nameonly import methods
+from nameonly.backbones import Backbone
+from nameonly.decisions import Decision
+from nameonly.types import Features, LabelSpace, Predictions, Scorer, TextClassifier
+
+FORMAT = 1
+CONFIG = "classifier.json"
+WEIGHTS = "classifier.safetensors"
+CARD = "README.md"
+
+
+def open_backbone(name: str, **options: Any) -> Backbone:
+    """Return the backbone that a name stands for, without loading its weights yet.
+
+    Args:
+        name: ``"tiny"``, a hub id or a local folder.
+        options: Fields of ``backbones.clip``: device, dtype, revision, batch_size.
+
+    Raises:
+        ValueError: If an option does not exist.
+    """
+    backbone: Backbone = methods.create("backbones", "clip", model=name, **options)
+    return backbone
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Scores images or features and decides.
+
+    Attributes:
+        backbone: Makes features of images.
+        scorer: A text classifier or a fitted adapter.
+        decision: Turns logits into labels.
+        label_space: The classes, in the order of the columns.
+        fingerprint: Of the weights that the scorer was fitted to; empty where there are none.
+    """
+
+    backbone: Backbone
+    scorer: Scorer
+    decision: Decision
+    label_space: LabelSpace
+    fingerprint: str = ""
+
+    def predict(self, images: Features | Sequence[Image.Image]) -> Predictions:
+        """Classify features, or Pillow images (their ids are then "0", "1", ...).
+
+        Raises:
+            ValueError: If the features were made by another backbone.
+        """
+        features = images if isinstance(images, Features) else self._encode(images)
+        if features.backbone != self.backbone.name:
+            raise ValueError(
+                f"this classifier reads features of {self.backbone.name!r}, "
+                f"got features of {features.backbone!r}"
+            )
+        logits = self.scorer.predict_logits(features)
+        labels = self.decision.decide(logits, features)
+        return Predictions(logits.softmax(dim=1), labels, features.ids)
+
+    def predict_proba(self, images: Features | Sequence[Image.Image]) -> Float[Tensor, "n c"]:
+        """Return class probabilities, the model's own and uncalibrated; rows sum to one."""
+        return self.predict(images).probs
+
+    def check_weights(self) -> None:
+        """Refuse a backbone whose weights are not those the scorer was fitted to.
+
+        Raises:
+            ValueError: If the fingerprints differ.
+        """
+        found = self.backbone.reference().get("fingerprint", "")
+        if self.fingerprint and found != self.fingerprint:
+            raise ValueError(
+                f"backbone {self.backbone.name!r} has fingerprint {found}, the classifier was made "
+                f"with {self.fingerprint}: the weights have changed; pass the right ones "
+                "with --backbone"
+            )
+
+    def _encode(self, images: Sequence[Image.Image]) -> Features:
+        self.check_weights()
+        values = self.backbone.encode_images([image.convert("RGB") for image in images])
+        return Features(values, tuple(map(str, range(len(images)))), self.backbone.name)
+
+    def save(self, folder: Path | str, card: str = "") -> None:
+        """Write ``classifier.json``, ``classifier.safetensors`` and, if given, a card.
+
+        Raises:
+            OSError: If the folder cannot be written.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        scorer, tensors = _scorer_state(self.scorer)
+        config = {
+            "format": FORMAT,
+            "backbone": dict(self.backbone.reference()),
+            "label_space": {k: v for k, v in asdict(self.label_space).items() if v is not None},
+            "decision": {
+                "method": methods.name_of(self.decision),
+                "fields": methods.settings_of(self.decision),
+            },
+            "scorer": scorer,
+        }
+        save_file(tensors, folder / WEIGHTS)
+        text = json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True)
+        (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+        if card:
+            (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def load(folder: Path | str, **options: Any) -> Classifier:
+    """Load a saved classifier; nothing of how it was trained is needed.
+
+    Args:
+        folder: What ``Classifier.save`` wrote, or an output folder that holds ``classifier/``.
+        options: Fields of the backbone that may differ here: model, device, dtype, batch_size.
+
+    Raises:
+        ValueError: If the folder is not a whole classifier of this format.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file() and (folder / "classifier" / CONFIG).is_file():
+        folder = folder / "classifier"
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise ValueError(
+            f"{folder} is not a classifier: expected {CONFIG} and {WEIGHTS} in it, as "
+            "`nameonly label` writes them into DIR/classifier"
+        )
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if config["format"] != FORMAT:
+            raise ValueError(f"format {config['format']}, this version reads {FORMAT}")
+        tensors = _read_tensors(folder / WEIGHTS)
+        label_space = _label_space(config["label_space"])
+        scorer = _load_scorer(config["scorer"], tensors, label_space)
+        decision = methods.create(
+            "decisions", config["decision"]["method"], **config["decision"]["fields"]
+        )
+        backbone = _load_backbone(config["backbone"], options)
+    except Exception as error:  # JSON, safetensors and missing keys each raise their own
+        raise ValueError(f"cannot load the classifier in {folder}: {error}") from error
+    fingerprint = str(config["backbone"].get("fingerprint", ""))
+    return Classifier(backbone, scorer, decision, label_space, fingerprint)
+
+
+def _scorer_state(scorer: Scorer) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a scorer has learnt: JSON values, and tensors by dotted name."""
+    if isinstance(scorer, TextClassifier):
+        return {"method": "text", "logit_scale": scorer.logit_scale}, {"weights": scorer.weights}
+    learnt = {f.name: getattr(scorer, f.name) for f in fields(scorer) if not f.init}  # type: ignore[arg-type]
+    tensors = {k: v.contiguous() for k, v in learnt.items() if isinstance(v, Tensor)}
+    state: dict[str, Any] = {
+        "method": methods.name_of(scorer),
+        "fields": methods.settings_of(scorer),
+        "learnt": {k: v for k, v in learnt.items() if isinstance(v, int | float | str)},
+    }
+    for name, value in learnt.items():
+        if isinstance(value, TextClassifier):
+            state[name] = {"logit_scale": value.logit_scale}
+            tensors[f"{name}.weights"] = value.weights
+    return state, tensors
+
+
+def _load_scorer(
+    state: dict[str, Any], tensors: dict[str, Tensor], label_space: LabelSpace
+) -> Scorer:
+    names = label_space.class_names
+    if state["method"] == "text":
+        return TextClassifier(tensors["weights"], state["logit_scale"], names)
+    scorer: Scorer = methods.create("adapters", state["method"], **state["fields"])
+    for field in fields(scorer):  # type: ignore[arg-type]
+        if field.init:
+            continue
+        if f"{field.name}.weights" in tensors:
+            scale = state[field.name]["logit_scale"]
+            value: Any = TextClassifier(tensors[f"{field.name}.weights"], scale, names)
+        else:
+            value = tensors[field.name] if field.name in tensors else state["learnt"][field.name]
+        setattr(scorer, field.name, value)
+    return scorer
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def _label_space(config: dict[str, Any]) -> LabelSpace:
+    def frozen(value: Any) -> Any:
+        return tuple(frozen(v) for v in value) if isinstance(value, list) else value
+
+    return LabelSpace(**{k: frozen(v) for k, v in config.items()})
+
+
+def _load_backbone(reference: dict[str, Any], options: dict[str, Any]) -> Backbone:
+    if reference["method"] == "precomputed":
+        backbone: Backbone = methods.create("backbones", "precomputed", width=reference["width"])
+        return backbone
+    chosen = {"model": reference["model"], "dtype": reference["dtype"], **options}
+    return open_backbone(chosen.pop("model"), revision=reference["revision"], **chosen)

@@ -1,0 +1,285 @@
+"""The command line. Heavy imports stand inside the commands, so that ``--help`` answers at once.
+
+Exit codes: 0 done; 1 a check failed; 2 bad input; 130 stopped by Ctrl-C.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,  # rich help takes three times as long to answer
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Class names and unlabelled images in; labels, a classifier and an honest report out.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a finished run in the folder.")
+]
+Limit = Annotated[int | None, typer.Option(help="Take a random sample of this many sources.")]
+Seed = Annotated[int, typer.Option(help="Of the sample and of whatever trains.")]
+Column = Annotated[str | None, typer.Option(help="Column of images or paths in a table.")]
+Cache = Annotated[Path | None, typer.Option(help="Folder of the feature stores.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(help="auto takes bfloat16 where the processor has it, else float32."),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
+Images = Annotated[
+    list[str],
+    typer.Argument(
+        help="A folder, files, a quoted glob, a parquet or CSV table, tar shards, "
+        "or an npz or safetensors file of your own features."
+    ),
+]
+
+
+def main() -> None:
+    """Run the command line; a wrong input is one line on stderr and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        _say("stopped; what was encoded is kept, the same command goes on from there")
+        sys.exit(130)
+    except (ValueError, OSError, FloatingPointError) as error:
+        _say(f"error: {error}")
+        sys.exit(2)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    import yaml
+
+    settings = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise ValueError(f"--set expects stage.field=value or stage=method, got {pair!r}")
+        settings[key.strip()] = yaml.safe_load(value)
+    return settings
+
+
+def _run_options(console: Any, **options: Any) -> dict[str, Any]:
+    return {**options, "on_stage": console.stage, "on_progress": console.progress}
+
+
+def _backbone(source: Any, name: str, **options: Any) -> Any:
+    """Return the backbone for images, or the reader of a file of features."""
+    from nameonly.classifier import open_backbone
+    from nameonly.pipeline import backbone_for
+
+    backbone = backbone_for(source, open_backbone(name, **options))
+    if backbone.note:
+        _say(f"note: {backbone.note}")
+    return backbone
+
+
+@app.command()
+def label(
+    images: Images,
+    classes: Annotated[
+        str | None, typer.Option("--classes", "-c", help="cat,dog or a file of names.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.")] = None,
+    recipe: Annotated[str, typer.Option(help="See `nameonly methods`.")] = "up_adapter",
+    backbone: Annotated[
+        str, typer.Option(help="A hub id, a local folder, or tiny (knows glyphs only).")
+    ] = "openai/clip-vit-base-patch32",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="stage.field=value or stage=method; may be repeated."),
+    ] = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    column: Column = None,
+    cache: Cache = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = 64,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Counts, bad files, time and disk; writes nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Label images from class names alone."""
+    settings = _settings(set_ or [])
+    if out is None and not dry_run:
+        raise ValueError("label needs --out DIR, the folder to write (or --dry-run)")
+
+    from nameonly import jobs, methods, outputs
+    from nameonly.console import Console
+
+    methods.build_recipe(recipe, settings, seed)
+    source = images[0] if len(images) == 1 else images
+    label_space = jobs.label_space_for(source, classes)
+    if out is not None:
+        outputs.check_free(out, overwrite)
+    model = _backbone(source, backbone, device=device, dtype=dtype, batch_size=batch_size)
+    with Console(quiet=as_json) as console:
+        options = _run_options(console, limit=limit, seed=seed, column=column, cache=cache)
+        if dry_run:
+            found = jobs.dry_run(source, label_space, model, **options)
+        else:
+            run = jobs.label(
+                source,
+                label_space,
+                recipe=recipe,
+                backbone=model,
+                settings=settings,
+                **{**options, "out": out, "overwrite": overwrite},
+            )
+    if dry_run:
+        _print_json(found) if as_json else console.dry_run(found)
+        return
+    _print_json({**run.summary, "out": str(out)}) if as_json else console.run(run)
+
+
+@app.command()
+def predict(
+    classifier: Annotated[Path, typer.Argument(help="A classifier folder, or a run's folder.")],
+    images: Images,
+    out: Out,
+    backbone: Annotated[
+        str | None, typer.Option(help="Where the same weights lie now, if they have moved.")
+    ] = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    column: Column = None,
+    cache: Cache = None,
+    device: Device = "auto",
+    dtype: Annotated[
+        str | None, typer.Option(help="As the classifier was made, unless you say otherwise.")
+    ] = None,
+    batch_size: BatchSize = 64,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Label new images with a saved classifier."""
+    from nameonly import classifier as product
+    from nameonly import jobs, outputs
+    from nameonly.console import Console
+
+    outputs.check_free(out, overwrite)
+    changed = {"model": backbone, "dtype": dtype, "device": device, "batch_size": batch_size}
+    loaded = product.load(classifier, **{k: v for k, v in changed.items() if v is not None})
+    if loaded.backbone.note:
+        _say(f"note: {loaded.backbone.note}")
+    source = images[0] if len(images) == 1 else images
+    with Console(quiet=as_json) as console:
+        options = _run_options(console, limit=limit, seed=seed, column=column, cache=cache)
+        run = jobs.predict(loaded, source, **{**options, "out": out, "overwrite": overwrite})
+    _print_json({**run.summary, "out": str(out)}) if as_json else console.run(run)
+
+
+@app.command()
+def evaluate(
+    labels: Annotated[Path, typer.Argument(help="labels.parquet of a run, or the run's folder.")],
+    truth: Annotated[
+        Path | None, typer.Argument(help="CSV or parquet of true labels; none with --by folder.")
+    ] = None,
+    by: Annotated[
+        Literal["auto", "path", "stem", "id", "folder"],
+        typer.Option(help="How a truth finds its image; folder = name of the image's folder."),
+    ] = "auto",
+    key_column: Annotated[str | None, typer.Option(help="Column that names the image.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of true labels.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a run's labels with true ones."""
+    from nameonly.console import Console
+    from nameonly.evaluation.evaluate import evaluate_labels
+
+    path = labels / "labels.parquet" if labels.is_dir() else labels
+    found = evaluate_labels(path, truth, by=by, label_column=label_column, key_column=key_column)
+    _print_json(found.as_dict()) if as_json else Console().evaluation(found)
+
+
+@app.command()
+def compare(
+    run1: Annotated[Path, typer.Argument(help="Folder of the first run.")],
+    run2: Annotated[Path, typer.Argument(help="Folder of the second run.")],
+    as_json: Json = False,
+) -> None:
+    """Show what changed between two runs."""
+    from nameonly.console import Console
+    from nameonly.evaluation.compare import compare_runs
+
+    found = compare_runs(run1, run2)
+    _print_json(found.as_dict()) if as_json else Console().comparison(found)
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """List stages, methods, titles and papers."""
+    from dataclasses import asdict
+
+    from nameonly.methods import STAGES, card, names
+
+    cards = [card(stage, name) for stage in STAGES for name in names(stage)]
+    if as_json:
+        listed: dict[str, list[dict[str, str]]] = {stage: [] for stage in STAGES}
+        for found in cards:
+            listed[found.stage].append(asdict(found))
+        _print_json(listed)
+        return
+    from nameonly.console import Console
+
+    Console().methods(cards)
+
+
+@app.command()
+def doctor(
+    verify_backbone: Annotated[
+        str | None, typer.Option(help="Check a model against the reference logits kept with it.")
+    ] = None,
+    write_reference: Annotated[
+        bool, typer.Option("--write-reference", help="Keep this machine's logits as the reference.")
+    ] = False,
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
+    """Look for what could go wrong: versions, device, cache, hub, weights."""
+    from nameonly import doctor as checks
+    from nameonly.console import Console
+
+    if verify_backbone is None:
+        found = checks.examine(cache)
+    elif write_reference:
+        found = [checks.write_reference(verify_backbone)]
+    else:
+        found = [checks.verify_backbone(verify_backbone)]
+    _print_json([vars(check) for check in found]) if as_json else Console().checks(found)
+    if any(check.failed for check in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    out: Out = Path("nameonly-demo"),
+    overwrite: Overwrite = False,
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
+    """Label 1,797 real handwritten digits from ten names; no download."""
+    from nameonly.console import Console
+    from nameonly.demo import run_demo
+
+    with Console(quiet=as_json) as console:
+        found = run_demo(out, **_run_options(console, overwrite=overwrite, cache=cache))
+    _print_json(found) if as_json else console.demo(found)

@@ -1,0 +1,235 @@
+"""What the command line shows a person: progress on stderr, results on stdout."""
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from nameonly.doctor import Check
+    from nameonly.evaluation.compare import Comparison
+    from nameonly.evaluation.evaluate import Evaluation
+    from nameonly.jobs import Run
+    from nameonly.methods import MethodCard
+
+SECONDS_BEFORE_BAR = 2.0
+SHOWN = 20
+STAGES = {
+    "ingest": "reading images",
+    "encode": "encoding images",
+    "text": "encoding class names",
+    "adapt": "adapting",
+    "decide": "deciding",
+    "write": "writing labels",
+    "report": "writing the report",
+}
+
+
+def share(value: float | None) -> str:
+    """Return a share as a percentage, or a dash where it is not known."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+class Console:
+    """Prints results; as a context manager it also shows progress where a person is looking."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        """Make a console.
+
+        Args:
+            quiet: Show no progress.
+        """
+        self._out = RichConsole(highlight=False, soft_wrap=True)
+        errors = RichConsole(stderr=True, highlight=False)
+        self._bar: Progress | None = None
+        if not quiet and errors.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=errors,
+                transient=True,
+            )
+        self._task: Any = None
+        self._name = ""
+        self._begun = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def stage(self, name: str) -> None:
+        """Note that a stage begins; its bar comes when it has lasted two seconds."""
+        self._name, self._begun = name, time.monotonic()
+        if self._bar is not None and self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+
+    def progress(self, done: int, total: int) -> None:
+        """Show how far the stage is."""
+        if self._bar is None or time.monotonic() - self._begun < SECONDS_BEFORE_BAR:
+            return
+        if self._task is None:
+            self._bar.start()
+            self._task = self._bar.add_task(STAGES.get(self._name, self._name), total=total)
+        self._bar.update(self._task, completed=done, total=total)
+
+    def line(self, text: str = "") -> None:
+        """Print one line as it is."""
+        self._out.print(escape(text))
+
+    def table(self, columns: list[str], rows: list[list[str]], numbers: int = 0) -> None:
+        """Print rows under headings; the last ``numbers`` columns are set to the right."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for i, name in enumerate(columns):
+            right = i >= len(columns) - numbers
+            table.add_column(name, justify="right" if right else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        self._out.print(table)
+
+    def run(self, run: "Run") -> None:
+        """Print what a run gave and where it lies."""
+        counts = run.summary["counts"]
+        seconds = sum(run.summary["timings"].values())
+        self.line(
+            f"{counts['labelled']:,} of {counts['sources']:,} images labelled with "
+            f"{len(run.summary['classes'])} classes in {seconds:.1f} s"
+        )
+        for key, words in (
+            ("duplicates", "have the same bytes as another"),
+            ("abstained", "left without a label"),
+            ("changed_by_adaptation", "labelled otherwise than zero-shot"),
+            ("quarantined", "could not be read: see quarantine.parquet"),
+        ):
+            if counts.get(key):
+                self.line(f"{counts[key]:,} {words}")
+        self.line(f"labels      {run.out}/labels.parquet")
+        self.line(f"classifier  {run.out}/classifier")
+        self.line(f"report      {run.out}/report.html")
+        self.line(
+            "no label was used: the probabilities are uncalibrated, the accuracy is not known"
+        )
+
+    def dry_run(self, found: dict[str, Any]) -> None:
+        """Print what a run would do."""
+        self.line(
+            f"{found['sources']:,} images ({found['duplicates']:,} duplicates), "
+            f"{found['classes']} classes"
+        )
+        self.line(f"{found['in_store']:,} encoded before, {found['to_encode']:,} to encode")
+        self.line(
+            f"expect about {found['seconds_expected']:.0f} s and "
+            f"{found['bytes_expected'] / 1e6:.1f} MB, the report aside"
+        )
+        bad = found["quarantined"]
+        self.line(f"{len(bad)} would be quarantined")
+        self.table(["path", "reason"], [[b["path"], b["reason"]] for b in bad[:SHOWN]])
+        if len(bad) > SHOWN:
+            self.line(f"... and {len(bad) - SHOWN} more")
+        self.line("nothing was written")
+
+    def evaluation(self, found: "Evaluation") -> None:
+        """Print accuracy, the table of classes and the worst confusions."""
+        low, high = found.accuracy_interval
+        self.line(
+            f"accuracy             {share(found.accuracy)}  (95 %: {share(low)} to {share(high)})"
+        )
+        self.line(f"mean class accuracy  {share(found.mean_class_accuracy)}")
+        self.line(f"zero-shot accuracy   {share(found.zero_shot_accuracy)}")
+        self.line(f"calibration error    {share(found.expected_calibration_error)}")
+        if found.coverage < 1:
+            self.line(f"labelled             {share(found.coverage)}")
+            self.line(f"right when labelled  {share(found.accuracy_when_labelled)}")
+        self.line(f"images               {found.n:,}, matched by {found.matched_by}")
+        if found.n_without_truth:
+            self.line(f"without a truth      {found.n_without_truth:,}")
+        if found.read_as_positions:
+            self.line("the truth held numbers: they were read as positions in the list of classes")
+        self.line()
+        rows = [
+            [row.class_name, f"{row.n:,}", share(row.recall), share(row.precision)]
+            for row in found.per_class
+        ]
+        self.table(["class", "images", "accuracy", "precision"], rows, numbers=3)
+        self._confusions(found)
+
+    def _confusions(self, found: "Evaluation") -> None:
+        if found.confusion is None:
+            return
+        names = found.class_names
+        pairs = [
+            (n, names[i], names[j])
+            for i, row in enumerate(found.confusion)
+            for j, n in enumerate(row)
+            if i != j and n
+        ]
+        if pairs:
+            self.line()
+            worst = sorted(pairs, reverse=True)[:5]
+            self.table(
+                ["true", "labelled as", "images"], [[t, w, f"{n:,}"] for n, t, w in worst], 1
+            )
+
+    def comparison(self, found: "Comparison") -> None:
+        """Print what changed between two runs."""
+        self.line(
+            f"{found.n_both:,} images in both ({found.n_only_before:,} only in the first, "
+            f"{found.n_only_after:,} only in the second)"
+        )
+        self.line(f"{found.n_changed:,} labels changed; agreement {share(found.agreement)}")
+        for words, names in (("added", found.classes_added), ("removed", found.classes_removed)):
+            if names:
+                self.line(f"classes {words}: {', '.join(names)}")
+        for before, after in found.classes_renamed:
+            self.line(f"class renamed: {before} -> {after}")
+        settings = [[c.name, str(c.before), str(c.after)] for c in found.settings]
+        if settings:
+            self.line()
+            self.table(["setting", "first", "second"], settings)
+        if found.changes:
+            self.line()
+            rows = [
+                [c.before or "(none)", c.after or "(none)", ", ".join(c.examples[:2]), f"{c.n:,}"]
+                for c in found.changes[:SHOWN]
+            ]
+            self.table(["first", "second", "examples", "images"], rows, numbers=1)
+
+    def methods(self, cards: list["MethodCard"]) -> None:
+        """Print methods by stage."""
+        for stage in dict.fromkeys(card.stage for card in cards):
+            self.line(stage)
+            for card in cards:
+                if card.stage == stage:
+                    self.line(f"  {card.name:<20} {card.title}")
+                    self.line(f"  {'':<20} {card.paper}")
+
+    def checks(self, found: list["Check"]) -> None:
+        """Print checks, and advice where something is wrong."""
+        for check in found:
+            mark = "FAILED" if check.failed else "ok"
+            self.line(f"{mark:<7}{check.name:<24}{check.found}")
+            if check.advice and (check.failed or "not " in check.found):
+                self.line(f"{'':<31}{check.advice}")
+
+    def demo(self, found: dict[str, Any]) -> None:
+        """Print zero-shot against the adapted classifier."""
+        self.line(f"{found['n_images']:,} real handwritten digits, ten names, no label:")
+        self.line(f"  zero-shot   {share(found['zero_shot_accuracy'])}")
+        self.line(f"  {found['recipe']}  {share(found['accuracy'])}")
+        self.line(f"images  {found['images']}")
+        self.line(f"labels  {found['labels']}")
+        self.line(f"report  {found['report']}")

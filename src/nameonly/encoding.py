@@ -1,0 +1,183 @@
+"""Images and texts -> features, through the store: what is there already is never encoded again."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from nameonly.backbones import Backbone
+from nameonly.images import BadImageError, Quarantined, load
+from nameonly.store import FeatureStore, store_folder
+from nameonly.types import Features, ImageSet, LabelSpace, TextClassifier
+
+ROWS_PER_SHARD = 4096
+SECONDS_PER_SHARD = 30.0
+LOADERS = 4
+
+Progress = Callable[[int, int], None]
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Features of the readable images.
+
+    Attributes:
+        features: One row per distinct image, in order of id.
+        quarantined: One row per source that could not be decoded.
+        n_encoded: Images that went through the model now; the others were in the store.
+        repairs: What the store found damaged and made again, in words.
+    """
+
+    features: Features
+    quarantined: list[Quarantined]
+    n_encoded: int
+    repairs: list[str]
+
+
+def open_store(cache: Path, kind: str, backbone: Backbone, *, create: bool = True) -> FeatureStore:
+    """Open the store of a backbone's image or text features (``kind`` is "images" or "texts")."""
+    key = backbone.image_key if kind == "images" else backbone.text_key
+    return FeatureStore(store_folder(cache, kind, key), key, create=create)
+
+
+def encode_image_set(
+    images: ImageSet, backbone: Backbone, cache: Path, on_progress: Progress | None = None
+) -> Encoded:
+    """Return the features of every readable image, encoding those that the store lacks.
+
+    Images are taken in order of id, so that no file name can change a batch, and decoded by threads
+    while the model works on the batch before. Features reach the disk every half minute.
+
+    Raises:
+        ValueError: If not one image could be decoded.
+    """
+    store = open_store(cache, "images", backbone)
+    first = images.first_rows()
+    missing = store.missing(first)
+    repairs = list(store.repairs)
+    bad: dict[str, str] = {}
+    good = decoded_images(images, missing, backbone, bad)
+    done = len(first) - len(missing)
+    pending: list[tuple[list[str], Float[Tensor, "n d"]]] = []
+    flushed = time.monotonic()
+    for ids, pixels in _batches(good, backbone.batch_size):
+        pending.append((ids, backbone.encode_pixels(pixels)))
+        rows = sum(len(i) for i, _ in pending)
+        if rows >= ROWS_PER_SHARD or time.monotonic() - flushed > SECONDS_PER_SHARD:
+            _flush(store, pending)
+            flushed = time.monotonic()
+        done += len(ids)
+        if on_progress is not None:
+            on_progress(done + len(bad), len(first))
+    _flush(store, pending)
+    quarantined = [
+        Quarantined(source, bad[image_id])
+        for source, image_id in zip(images.sources, images.ids, strict=True)
+        if image_id in bad
+    ]
+    kept = tuple(i for i in first if i not in bad)
+    if not kept:
+        reasons = "; ".join(f"{q.source}: {q.reason}" for q in quarantined[:3])
+        raise ValueError(f"none of the {len(images)} images could be read ({reasons})")
+    features = Features(store.get(kept), kept, backbone.name)
+    return Encoded(features, quarantined, len(missing) - len(bad), repairs)
+
+
+def _flush(store: FeatureStore, pending: list[tuple[list[str], Float[Tensor, "n d"]]]) -> None:
+    if pending:
+        store.add([i for ids, _ in pending for i in ids], torch.cat([v for _, v in pending]))
+        pending.clear()
+
+
+def decoded_images(
+    images: ImageSet, ids: Sequence[str], backbone: Backbone, bad: dict[str, str]
+) -> Iterator[tuple[str, Float[Tensor, "3 h w"]]]:
+    """Yield decoded and preprocessed images in the order of ``ids``, decoded ahead by threads.
+
+    Args:
+        images: Where the ids lie.
+        ids: The images wanted.
+        backbone: Preprocesses them.
+        bad: Receives id -> reason for the images that cannot be decoded.
+    """
+    rows: dict[str, list[int]] = {i: [] for i in ids}
+    for row, image_id in enumerate(images.ids):
+        if image_id in rows:
+            rows[image_id].append(row)
+
+    def one(image_id: str) -> tuple[str, Float[Tensor, "3 h w"] | str]:
+        reason = ""
+        for row in rows[image_id]:  # a duplicate may still be there where the first has vanished
+            try:
+                return image_id, backbone.preprocess(load(images, row))
+            except BadImageError as error:
+                reason = reason or str(error)
+        return image_id, reason
+
+    for image_id, result in _ahead(one, ids, backbone.batch_size * 2):
+        if isinstance(result, str):
+            bad[image_id] = result
+        else:
+            yield image_id, result
+
+
+def _ahead(function: Callable[[_T], _R], items: Iterable[_T], ahead: int) -> Iterator[_R]:
+    """Map in threads, in order, with at most ``ahead`` results waiting."""
+    with ThreadPoolExecutor(LOADERS) as pool:
+        source = iter(items)
+        queue = [pool.submit(function, item) for item in islice(source, ahead)]
+        try:
+            while queue:
+                yield queue.pop(0).result()
+                queue.extend(pool.submit(function, item) for item in islice(source, 1))
+        finally:
+            for future in queue:
+                future.cancel()
+
+
+def _batches(
+    pairs: Iterator[tuple[str, Float[Tensor, "3 h w"]]], size: int
+) -> Iterator[tuple[list[str], Float[Tensor, "n 3 h w"]]]:
+    while chunk := list(islice(pairs, size)):
+        yield [i for i, _ in chunk], torch.stack([p for _, p in chunk])
+
+
+def encode_texts(texts: Sequence[str], backbone: Backbone, cache: Path) -> Float[Tensor, "t d"]:
+    """Return text features in the order of ``texts``, encoding those that the store lacks."""
+    ids = [hashlib.blake2b(t.encode(), digest_size=16).hexdigest() for t in texts]
+    by_id = dict(zip(ids, texts, strict=True))
+    store = open_store(cache, "texts", backbone)
+    missing = sorted(store.missing(by_id))
+    for start in range(0, len(missing), ROWS_PER_SHARD):
+        chunk = missing[start : start + ROWS_PER_SHARD]
+        store.add(chunk, backbone.encode_texts([by_id[i] for i in chunk]))
+    return store.get(ids)
+
+
+def build_text_classifier(
+    texts: Sequence[Sequence[str]], label_space: LabelSpace, backbone: Backbone, cache: Path
+) -> TextClassifier:
+    """Average the unit features of each class's texts into its unit weight.
+
+    Args:
+        texts: One or more sentences per class, in the order of ``label_space``.
+        label_space: The classes.
+        backbone: Encodes the sentences.
+        cache: Folder of the stores.
+    """
+    flat = [text for sentences in texts for text in sentences]
+    features = encode_texts(flat, backbone, cache)
+    sizes = [len(sentences) for sentences in texts]
+    means = torch.stack([part.mean(dim=0) for part in torch.split(features, sizes)])
+    return TextClassifier(normalize(means, dim=1), backbone.logit_scale, label_space.class_names)

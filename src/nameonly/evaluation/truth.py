@@ -1,0 +1,214 @@
+"""Ground truth: read from a table or from folder names, and matched with images."""
+
+import csv
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from jaxtyping import Int
+
+from nameonly.evaluation.matching import find_labels, plain_path, shown_items
+from nameonly.types import class_key
+
+LABEL_COLUMNS = ("label", "class", "truth", "target", "y")
+KEY_COLUMNS = ("path", "source", "file", "filename", "id", "stem")
+By = Literal["auto", "path", "stem", "id", "folder"]
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class MatchedTruth:
+    """True classes of images.
+
+    Attributes:
+        y_true: Class index of every image, -1 = no truth (n).
+        matched_by: What the images were found by: path, stem, id or folder.
+        read_as_positions: True when the truth held numbers that are no class names, so that they
+            were read as positions in the class names, counted from 0.
+    """
+
+    y_true: Int[np.ndarray, " n"]
+    matched_by: str
+    read_as_positions: bool = False
+
+    @property
+    def n_without_truth(self) -> int:
+        """How many images have no truth."""
+        return int((self.y_true < 0).sum())
+
+
+def read_truth(
+    path: Path, *, label_column: str | None = None, key_column: str | None = None
+) -> dict[str, str]:
+    """Return the true label of every key (a path, stem or id) in a CSV or parquet table.
+
+    Rows without a label are left out. Without named columns, the label column is the one called
+    label, class, truth, target or y, and the key column the first of path, source, file, filename,
+    id, stem; case does not matter.
+
+    Raises:
+        ValueError: If the file is missing, is no such table, lacks a column or has two that could
+            hold the label, or gives a key two different labels.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"there is no file {path}; give a CSV or parquet table with the true labels"
+        )
+    if path.suffix.lower() == ".parquet":
+        columns, rows = _open_parquet(path)
+    else:
+        columns, rows = _open_csv(path)
+    label = _column(path, columns, "label", label_column, LABEL_COLUMNS)
+    key = _column(path, columns, "key", key_column, KEY_COLUMNS)
+    truth: dict[str, str] = {}
+    for where, row_key, row_label in rows(key, label):
+        if not row_label:
+            continue
+        if not row_key:
+            raise ValueError(
+                f"{path}, {where}: the {columns[key]!r} of label {row_label!r} is empty"
+            )
+        if truth.setdefault(row_key, row_label) != row_label:
+            raise ValueError(
+                f"{path}, {where}: {row_key!r} is {row_label!r} here and {truth[row_key]!r} before"
+            )
+    if not truth:
+        raise ValueError(f"{path} holds no true label in its column {columns[label]!r}")
+    return truth
+
+
+Rows = Callable[[int, int], Iterator[tuple[str, str, str]]]
+
+
+def _open_csv(path: Path) -> tuple[list[str], Rows]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            lines = [(reader.line_num, row) for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no CSV table in UTF-8: {error}") from None
+    if not lines:
+        raise ValueError(f"{path} is empty; give a CSV table with a header")
+    columns = lines[0][1]
+
+    def rows(key: int, label: int) -> Iterator[tuple[str, str, str]]:
+        for number, row in lines[1:]:
+            if len(row) != len(columns):
+                raise ValueError(
+                    f"{path}, line {number}: {len(row)} fields, but the header has {len(columns)}"
+                )
+            yield f"line {number}", row[key].strip(), row[label].strip()
+
+    return columns, rows
+
+
+def _open_parquet(path: Path) -> tuple[list[str], Rows]:
+    try:
+        columns = list(pyarrow.parquet.read_schema(path).names)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is no parquet table: {error}") from None
+
+    def rows(key: int, label: int) -> Iterator[tuple[str, str, str]]:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            table = file.read(columns=[columns[key], columns[label]])
+        pairs = zip(table[columns[key]].to_pylist(), table[columns[label]].to_pylist(), strict=True)
+        for number, (row_key, row_label) in enumerate(pairs, 1):
+            yield f"row {number}", _cell(row_key, path), _cell(row_label, path)
+
+    return columns, rows
+
+
+def _cell(value: Any, path: Path) -> str:
+    if value is None or value != value:  # NaN is how pandas writes a gap
+        return ""
+    if isinstance(value, float) and value.is_integer():  # pandas turns whole numbers with gaps so
+        return str(int(value))
+    if not isinstance(value, str | int | float):
+        raise ValueError(
+            f"{path}: keys and labels are text or whole numbers, got a {type(value).__name__}"
+        )
+    return str(value).strip()
+
+
+def _column(
+    path: Path, columns: Sequence[str], what: str, named: str | None, usual: Sequence[str]
+) -> int:
+    wanted = usual if named is None else (named,)
+    plain = [column.strip().casefold() for column in columns]
+    found = [i for name in wanted for i, c in enumerate(plain) if c == name.strip().casefold()]
+    if not found:
+        raise ValueError(
+            f"{path} has no {what} column ({', '.join(wanted)}), only {', '.join(columns)}; "
+            f"name it with {what}_column"
+        )
+    if len(found) > 1 and (what == "label" or plain[found[0]] == plain[found[1]]):
+        names = " and ".join(repr(columns[i]) for i in found)
+        raise ValueError(f"{path}: {names} could be the {what} column; name it with {what}_column")
+    return found[0]
+
+
+def match_truth(
+    paths: Sequence[str],
+    ids: Sequence[str],
+    truth: Mapping[str, str] | None,
+    class_names: Sequence[str],
+    by: By = "auto",
+) -> MatchedTruth:
+    """Return the true class of every image.
+
+    ``auto`` looks for the same path, then for stems where the truth names no folders, then for the
+    id, and takes the first of them that finds any image. Two paths are the same if one ends in the
+    other (``photos/a/1.jpg`` and ``a/1.jpg``). ``folder`` needs no ``truth``: the name of an
+    image's parent folder is its class. Class names are compared without case and spacing.
+
+    Raises:
+        ValueError: If no image is found, an image or a row of the truth has several partners, or
+            the truth holds labels that are no class names.
+    """
+    if by not in get_args(By):
+        raise ValueError(f"by is one of {', '.join(get_args(By))}, got {by!r}")
+    if by == "folder":
+        if truth is not None:
+            raise ValueError("by='folder' takes the truth from folder names; leave the table out")
+        labels: list[str | None] = [PurePosixPath(plain_path(p)).parent.name or None for p in paths]
+        matched_by = "folder"
+        if not any(labels):
+            raise ValueError(f"no image lies in a folder that could name its class: {paths[:3]}")
+    elif truth is None:
+        raise ValueError(f"by={by!r} needs a table with the true labels; by='folder' needs none")
+    else:
+        labels, matched_by = find_labels(paths, ids, truth, by)
+    y_true, read_as_positions = _indices(labels, class_names)
+    return MatchedTruth(y_true, matched_by, read_as_positions)
+
+
+def _indices(
+    labels: Sequence[str | None], class_names: Sequence[str]
+) -> tuple[Int[np.ndarray, " n"], bool]:
+    columns = {_key(name): i for i, name in enumerate(class_names)}
+    counts = Counter(label for label in labels if label is not None)
+    unknown = {label: n for label, n in counts.items() if _key(label) not in columns}
+    positions = len(unknown) == len(counts) and all(
+        re.fullmatch("[0-9]{1,9}", label) and int(label) < len(class_names) for label in counts
+    )
+    if unknown and not positions:
+        listed = ", ".join(f"{t!r} ({n} images)" for t, n in Counter(unknown).most_common(SHOWN))
+        more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
+        raise ValueError(
+            f"the truth has labels that are no class names: {listed}{more}; class names are "
+            f"{shown_items(class_names, SHOWN)} (or their positions, 0 to {len(class_names) - 1})"
+        )
+    index = {label: int(label) if positions else columns[_key(label)] for label in counts}
+    rows = [-1 if label is None else index[label] for label in labels]
+    return np.array(rows, dtype=np.int64), positions
+
+
+def _key(name: str) -> str:
+    return class_key(unicodedata.normalize("NFC", name))

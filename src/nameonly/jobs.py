@@ -1,0 +1,267 @@
+"""The verbs of the library: ``label`` a pile of images, ``predict`` with a saved classifier."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from nameonly import estimate, methods, outputs
+from nameonly.backbones import Backbone
+from nameonly.backbones.precomputed import PrecomputedBackbone, is_feature_file
+from nameonly.card import classifier_card
+from nameonly.classifier import Classifier, load, open_backbone
+from nameonly.images import Quarantined
+from nameonly.images import load as load_image
+from nameonly.journal import Journal, OnProgress, OnStage
+from nameonly.label_space import read_label_space
+from nameonly.pipeline import ImageSpec, Outcome, adapt, backbone_for, read_inputs, score
+from nameonly.recipes import Recipe
+from nameonly.report.html import ReportInput, write_report
+from nameonly.store import default_cache
+from nameonly.types import LabelSpace
+
+DEFAULT_BACKBONE = "openai/clip-vit-base-patch32"
+DEFAULT_RECIPE = "up_adapter"
+PACKAGES = ("nameonly", "torch", "transformers", "numpy", "pyarrow", "pillow", "scikit-learn")
+
+
+class Options(TypedDict, total=False):
+    """What every run may be told besides its subject.
+
+    Keys:
+        out: Folder to write; nothing is written without it.
+        overwrite: Replace a finished run in ``out``.
+        limit: Take a random sample of this many sources.
+        seed: Of the sample and of whatever trains.
+        column: Column of images in a table.
+        cache: Folder of the feature stores.
+        on_stage: Called with the name of every stage that begins.
+        on_progress: Called with done and total inside long stages.
+    """
+
+    out: str | Path | None
+    overwrite: bool
+    limit: int | None
+    seed: int
+    column: str | None
+    cache: str | Path | None
+    on_stage: OnStage | None
+    on_progress: OnProgress | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run gave.
+
+    Attributes:
+        table: One row per source, the same as ``labels.parquet``; ``.to_pandas()`` if you have it.
+        classifier: The product; ``classifier.predict([image, ...])``.
+        quarantined: Sources that could not be read, with reasons.
+        summary: Content of ``run.json``.
+        out: The folder written, None if none was asked for.
+    """
+
+    table: pa.Table
+    classifier: Classifier
+    quarantined: tuple[Quarantined, ...]
+    summary: dict[str, Any]
+    out: Path | None
+
+
+def label_space_for(
+    images: ImageSpec, classes: str | Path | Sequence[str] | LabelSpace | None
+) -> LabelSpace:
+    """Read the classes; a file of features may name its own.
+
+    Raises:
+        ValueError: If there are none, or they are not well formed.
+    """
+    if isinstance(classes, LabelSpace):
+        return classes
+    if classes is not None:
+        return read_label_space(classes)
+    if is_feature_file(images):
+        named = PrecomputedBackbone(str(images)).class_names
+        if named is not None:
+            return read_label_space(named)
+    raise ValueError(
+        "class names are missing: pass --classes cat,dog or a file of names"
+        + (" (or put 'class_names' into the file of features)" if is_feature_file(images) else "")
+    )
+
+
+def label(
+    images: ImageSpec,
+    classes: str | Path | Sequence[str] | LabelSpace | None = None,
+    *,
+    recipe: str | Recipe = DEFAULT_RECIPE,
+    backbone: str | Backbone = DEFAULT_BACKBONE,
+    settings: Mapping[str, Any] | None = None,
+    **options: Unpack[Options],
+) -> Run:
+    """Label unlabelled images from class names alone.
+
+    Args:
+        images: A folder, files, a glob, a table, tar shards; or an npz or safetensors file of your
+            own features, with text weights in it.
+        classes: Names, ``"cat,dog"``, a file of names, or a ``LabelSpace``; may be left out where
+            a file of features names its classes.
+        recipe: Name of a recipe, or one put together by hand.
+        backbone: A hub id, a local folder, ``"tiny"``, or a backbone.
+        settings: ``"stage.field" -> value`` for a recipe given by name.
+        options: See ``Options``.
+
+    Raises:
+        ValueError: If anything given is wrong; the message says what was expected.
+    """
+    label_space = label_space_for(images, classes)
+    seed = options.get("seed", 0)
+    parts = methods.build_recipe(recipe, settings, seed) if isinstance(recipe, str) else recipe
+    opened = open_backbone(backbone) if isinstance(backbone, str) else backbone
+    opened = backbone_for(images, opened)
+
+    def work(journal: Journal) -> Outcome:
+        inputs = _read(images, opened, journal, options)
+        return adapt(inputs, opened, label_space, parts, _cache(options), journal)
+
+    card = methods.card("recipes", methods.name_of(parts))
+    facts = {
+        "command": "label",
+        "recipe": card.name,
+        "title": card.title,
+        "paper": card.paper,
+        "settings": methods.describe_recipe(parts),
+    }
+    return _execute(work, {**facts, **_input_facts(images, options)}, options)
+
+
+def predict(
+    classifier: str | Path | Classifier, images: ImageSpec, **options: Unpack[Options]
+) -> Run:
+    """Label new images with a saved classifier; nothing is learnt from them.
+
+    Args:
+        classifier: A loaded classifier, its folder, or the output folder of ``label``.
+        images: What ``label`` takes.
+        options: See ``Options``.
+
+    Raises:
+        ValueError: If anything given is wrong, or the backbone's weights are not those that the
+            classifier was made with.
+    """
+    loaded = classifier if isinstance(classifier, Classifier) else load(classifier)
+    reader = backbone_for(images, loaded.backbone)
+
+    def work(journal: Journal) -> Outcome:
+        if reader is loaded.backbone:
+            loaded.check_weights()
+        return score(_read(images, reader, journal, options), loaded, journal)
+
+    facts = {"command": "predict", "recipe": methods.name_of(loaded.scorer)}
+    if not isinstance(classifier, Classifier):
+        facts["classifier"] = str(classifier)
+    return _execute(work, {**facts, **_input_facts(images, options)}, options)
+
+
+def dry_run(
+    images: ImageSpec, label_space: LabelSpace, backbone: Backbone, **options: Unpack[Options]
+) -> dict[str, Any]:
+    """Say what ``label`` would read, skip and cost, and write nothing.
+
+    Raises:
+        ValueError: If nothing readable is found.
+    """
+    opened = {k: options[k] for k in ("column", "limit", "seed", "on_progress") if k in options}
+    return estimate.dry_run(images, label_space, backbone, _cache(options), **opened)  # type: ignore[arg-type]
+
+
+def _cache(options: Options) -> Path:
+    cache = options.get("cache")
+    return Path(cache) if cache else default_cache()
+
+
+def _read(images: ImageSpec, backbone: Backbone, journal: Journal, options: Options) -> Any:
+    return read_inputs(
+        images,
+        backbone,
+        _cache(options),
+        journal,
+        limit=options.get("limit"),
+        seed=options.get("seed", 0),
+        column=options.get("column"),
+    )
+
+
+def _input_facts(images: ImageSpec, options: Options) -> dict[str, Any]:
+    named = [str(images)] if isinstance(images, str | Path) else [str(i) for i in images]
+    shown = named[0] if len(named) == 1 else f"{named[0]} and {len(named) - 1} more"
+    return {"input": shown, "limit": options.get("limit"), "seed": options.get("seed", 0)}
+
+
+def _execute(work: Any, facts: dict[str, Any], options: Options) -> Run:
+    out = options.get("out")
+    if out is None:
+        journal = Journal(None, options.get("on_stage"), options.get("on_progress"))
+        return _finish(work(journal), facts, journal, None)
+    out = Path(out)
+    outputs.check_free(out, options.get("overwrite", False))
+    with outputs.staging(out) as folder:
+        journal = Journal(folder / "log.jsonl", options.get("on_stage"), options.get("on_progress"))
+        journal.write("run", **facts)
+        run = _finish(work(journal), facts, journal, folder)
+        journal.write("done")
+    return Run(run.table, run.classifier, run.quarantined, run.summary, out)
+
+
+def _finish(outcome: Outcome, facts: dict[str, Any], journal: Journal, folder: Path | None) -> Run:
+    """Put the results together and write them where there is a folder."""
+    classifier = outcome.classifier
+    table = outputs.labels_table(outcome, facts["recipe"])
+    summary: dict[str, Any] = {
+        "nameonly": version("nameonly"),
+        **facts,
+        "classes": list(classifier.label_space.class_names),
+        "backbone": {**classifier.backbone.reference(), "name": classifier.backbone.name},
+        "counts": outputs.counts(outcome),
+        "timings": journal.timings,
+        "versions": {name: version(name) for name in PACKAGES},
+        "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+    }
+    if note := classifier.backbone.note:
+        summary["backbone"]["note"] = note
+    if folder is not None:
+        with journal.stage("write"):
+            outputs.write_labels(folder, table)
+            outputs.write_quarantine(folder, outcome.inputs.quarantined)
+            classifier.save(folder / "classifier", classifier_card(summary))
+        with journal.stage("report"):
+            write_report(folder / "report.html", _report_input(outcome, summary))
+        outputs.write_run(folder, summary)
+    return Run(table, classifier, outcome.inputs.quarantined, summary, None)
+
+
+def _report_input(outcome: Outcome, summary: dict[str, Any]) -> ReportInput:
+    images = outcome.inputs.images
+    none = np.full(len(outcome.predictions.ids), -1)
+
+    def open_image(row: int) -> Image.Image:
+        assert images is not None
+        return load_image(images, row)
+
+    return ReportInput(
+        run=summary,
+        class_names=outcome.classifier.label_space.class_names,
+        sources=outcome.inputs.sources,
+        probs=outcome.predictions.probs.numpy(),
+        labels=outcome.predictions.labels.numpy(),
+        zero_shot=none if outcome.zero_shot is None else outcome.zero_shot.numpy(),
+        quarantine=tuple((q.source, q.reason) for q in outcome.inputs.quarantined),
+        duplicates=outputs.duplicate_groups(outcome),
+        open_image=None if images is None else open_image,
+    )

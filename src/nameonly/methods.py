@@ -1,0 +1,179 @@
+"""Finds methods by the name of their file; there is no registry to keep in step."""
+
+import ast
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+STAGES = ("backbones", "prompts", "pseudo_labels", "adapters", "decisions", "recipes")
+ROOT = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    """What a method says of itself, read without importing it."""
+
+    stage: str
+    name: str
+    title: str
+    paper: str
+
+
+def names(stage: str) -> list[str]:
+    """Return the method names of a stage, without importing any.
+
+    Raises:
+        ValueError: If there is no such stage.
+    """
+    if stage not in STAGES:
+        raise ValueError(f"no stage {stage!r}; {_offer(stage, STAGES)}")
+    found = pkgutil.iter_modules([str(ROOT / stage)])
+    return sorted(m.name for m in found if not m.name.startswith("_"))
+
+
+def card(stage: str, name: str) -> MethodCard:
+    """Read a method's title and paper from its module docstring.
+
+    Raises:
+        ValueError: If the stage has no such method.
+    """
+    _check(stage, name)
+    tree = ast.parse((ROOT / stage / f"{name}.py").read_text(encoding="utf-8"))
+    lines = (ast.get_docstring(tree) or "").splitlines()
+    paper: list[str] = []
+    for line in lines:
+        if line.startswith("Paper: "):
+            paper = [line.removeprefix("Paper: ")]
+        elif paper and line.startswith(" "):
+            paper.append(line.strip())
+        elif paper:
+            break
+    return MethodCard(stage, name, lines[0] if lines else "", " ".join(paper))
+
+
+def method_class(stage: str, name: str) -> type[Any]:
+    """Import a method and return its class.
+
+    Raises:
+        ValueError: If the stage has no such method.
+    """
+    _check(stage, name)
+    module = importlib.import_module(f"nameonly.{stage}.{name}")
+    (class_name,) = module.__all__
+    found: type[Any] = getattr(module, class_name)
+    return found
+
+
+def create(stage: str, name: str, **hyperparameters: Any) -> Any:
+    """Make a method from its name, for the command line and run files.
+
+    Raises:
+        ValueError: If the stage has no such method, the method no such field, or the field
+            another type.
+    """
+    cls = method_class(stage, name)
+    hints = get_type_hints(cls)
+    valid = [f.name for f in fields(cls) if f.init]
+    for key, value in hyperparameters.items():
+        if key not in valid:
+            raise ValueError(f"{stage}.{name} has no setting {key!r}; {_offer(key, valid)}")
+        if not _fits(value, hints[key]):
+            raise ValueError(
+                f"{stage}.{name}: {key} expects {_spell(hints[key])}, "
+                f"got {value!r} ({type(value).__name__})"
+            )
+    frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in hyperparameters.items()}
+    return cls(**frozen)
+
+
+def build_recipe(name: str, settings: Mapping[str, Any] | None = None, seed: int = 0) -> Any:
+    """Make a recipe and put settings into its parts.
+
+    Args:
+        name: File name of the recipe.
+        settings: ``"stage.field" -> value`` changes a field of the part of that stage,
+            ``"stage" -> method name`` takes another method for it.
+        seed: Given to every part that has a field ``seed``.
+
+    Raises:
+        ValueError: If the recipe, a stage, a method or a field does not exist.
+    """
+    recipe = create("recipes", name)
+    parts = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
+    chosen = {key: value for key, value in (settings or {}).items() if "." not in key}
+    for stage, method in chosen.items():
+        _check_part(name, stage, parts)
+        parts[stage] = create(stage, method)
+    values: dict[str, dict[str, Any]] = {stage: {} for stage in parts}
+    for key, value in (settings or {}).items():
+        if "." in key:
+            stage, field = key.split(".", 1)
+            _check_part(name, stage, parts)
+            values[stage][field] = value
+    for stage, part in parts.items():
+        if "seed" in {f.name for f in fields(part)}:
+            values[stage].setdefault("seed", seed)
+        if values[stage]:
+            parts[stage] = create(stage, name_of(part), **{**settings_of(part), **values[stage]})
+    return replace(recipe, **parts)
+
+
+def name_of(method: object) -> str:
+    """Return a method's name: that of its file."""
+    return type(method).__module__.rsplit(".", 1)[-1]
+
+
+def settings_of(method: Any) -> dict[str, Any]:
+    """Return a method's hyper-parameters, without what it has learnt."""
+    return {f.name: getattr(method, f.name) for f in fields(method) if f.init}
+
+
+def describe_recipe(recipe: Any) -> dict[str, dict[str, Any]]:
+    """Return stage -> method name and hyper-parameters, for run files."""
+    described = {}
+    for field in fields(recipe):
+        part = getattr(recipe, field.name)
+        plain = {k: asdict(v) if is_dataclass(v) else v for k, v in settings_of(part).items()}  # type: ignore[arg-type]
+        described[field.name] = {"method": name_of(part), **plain}
+    return described
+
+
+def _check(stage: str, name: str) -> None:
+    if name not in names(stage):
+        raise ValueError(f"no method {name!r} in {stage}; {_offer(name, names(stage))}")
+
+
+def _check_part(recipe: str, stage: str, parts: Mapping[str, Any]) -> None:
+    if stage not in parts:
+        raise ValueError(f"recipe {recipe!r} has no stage {stage!r}; {_offer(stage, list(parts))}")
+
+
+def _offer(word: str, valid: tuple[str, ...] | list[str]) -> str:
+    close = get_close_matches(word, valid, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}there are: {', '.join(valid)}" if valid else "there are none"
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    options = get_args(hint)
+    if get_origin(hint) is Literal:
+        return value in options
+    if get_origin(hint) is tuple:
+        return isinstance(value, list | tuple) and all(_fits(v, options[0]) for v in value)
+    if options:
+        return any(_fits(value, option) for option in options)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return hint is Any or isinstance(value, hint)
+
+
+def _spell(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(repr(option) for option in get_args(hint))
+    return getattr(hint, "__name__", str(hint)) if not get_args(hint) else str(hint)

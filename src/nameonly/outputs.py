@@ -1,0 +1,201 @@
+"""The files of a run. A folder appears whole or not at all."""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from filelock import FileLock, Timeout
+
+from nameonly.images import Quarantined
+from nameonly.pipeline import Outcome
+
+RUN = "run.json"
+LABELS = "labels.parquet"
+REPLACED = ".run.json.replaced"
+MAX_PROBABILITY_COLUMNS = 100
+TOP = 5
+
+
+def check_free(out: Path, overwrite: bool) -> None:
+    """Refuse an output folder that must not be written.
+
+    Raises:
+        ValueError: If it exists and ``overwrite`` is not set, or it is no output folder of ours.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ValueError(f"the output folder {out} is a file; choose another with --out")
+    if not any(out.iterdir()):
+        return
+    if not (out / RUN).exists() and not (out / REPLACED).exists():
+        raise ValueError(
+            f"the output folder {out} exists and holds other files than a run's; "
+            "choose a new one with --out"
+        )
+    if not overwrite and (out / RUN).exists():
+        raise ValueError(
+            f"{out} holds a finished run; pass --overwrite to replace it, or another --out"
+        )
+
+
+@contextmanager
+def staging(out: Path) -> Iterator[Path]:
+    """Give a hidden folder beside ``out``; what it holds at the end becomes ``out``.
+
+    A run that is stopped leaves ``out`` as it was; its remains are cleared by the next.
+
+    Raises:
+        ValueError: If another run writes the same folder now.
+        OSError: If it cannot be written.
+    """
+    out = out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out.parent / f".{out.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"another run is writing {out} now; wait for it, or choose another"
+        ) from None
+    partial = out.parent / f".{out.name}.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        yield partial
+        _publish(partial, out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _publish(partial: Path, out: Path) -> None:
+    """Move the files of a finished run into place; run.json goes first and comes last."""
+    if not out.exists() or not any(out.iterdir()):
+        partial.replace(out)
+        return
+    if (out / RUN).exists():
+        (out / RUN).replace(out / REPLACED)
+    for item in sorted(partial.iterdir(), key=lambda p: p.name == RUN):
+        target = out / item.name
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        item.replace(target)
+    (out / REPLACED).unlink(missing_ok=True)
+    partial.rmdir()
+
+
+def labels_table(outcome: Outcome, method: str) -> pa.Table:
+    """Return one row per source: label, probability, runner-up, margin and probabilities.
+
+    Up to ``MAX_PROBABILITY_COLUMNS`` classes every class has a column ``p_<name>``; above that the
+    five most probable stand in ``top_labels`` and ``top_probabilities``.
+    """
+    names = outcome.classifier.label_space.class_names
+    probs = outcome.predictions.probs
+    top = probs.topk(min(TOP, len(names)), dim=1)
+    named = pa.array(names, pa.string())
+    labels = outcome.predictions.labels
+    columns: dict[str, Any] = {
+        "path": pa.array(outcome.inputs.sources, pa.string()),
+        "id": pa.array(outcome.predictions.ids, pa.string()),
+        "label": named.take(pa.array(labels.numpy(), mask=(labels < 0).numpy())),
+        "probability": top.values[:, 0].numpy(),
+        "runner_up": named.take(pa.array(top.indices[:, 1].numpy())),
+        "margin": (top.values[:, 0] - top.values[:, 1]).numpy(),
+        "method": pa.array([method] * len(probs), pa.string()).dictionary_encode(),
+        "zero_shot_label": pa.nulls(len(probs), pa.string())
+        if outcome.zero_shot is None
+        else named.take(pa.array(outcome.zero_shot.numpy())),
+    }
+    columns["method"] = columns["method"].cast(pa.string())
+    if len(names) <= MAX_PROBABILITY_COLUMNS:
+        columns.update({f"p_{name}": probs[:, j].numpy() for j, name in enumerate(names)})
+    else:
+        size = top.indices.shape[1]
+        flat = named.take(pa.array(top.indices.flatten().numpy()))
+        columns["top_labels"] = pa.FixedSizeListArray.from_arrays(flat, size)
+        flat = pa.array(top.values.flatten().numpy())
+        columns["top_probabilities"] = pa.FixedSizeListArray.from_arrays(flat, size)
+    metadata = json.dumps({"class_names": names}, ensure_ascii=False)
+    return pa.table(columns).replace_schema_metadata({"nameonly": metadata})
+
+
+def write_labels(folder: Path, table: pa.Table) -> None:
+    """Write ``labels.parquet``, and ``labels.csv`` without the probabilities of every class."""
+    pq.write_table(table, folder / LABELS)
+    keys = ["path", "id", "label", "probability", "runner_up", "margin", "zero_shot_label"]
+    with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(keys)
+        for batch in table.select(keys).to_batches(max_chunksize=10_000):
+            columns = [batch.column(key).to_pylist() for key in keys]
+            writer.writerows(
+                ["" if v is None else f"{v:.6f}" if isinstance(v, float) else v for v in row]
+                for row in zip(*columns, strict=True)
+            )
+
+
+def write_quarantine(folder: Path, quarantined: Sequence[Quarantined]) -> None:
+    """Write ``quarantine.parquet``: one row per bad source, none where all were good."""
+    table = pa.table(
+        {
+            "path": pa.array([q.source for q in quarantined], pa.string()),
+            "reason": pa.array([q.reason for q in quarantined], pa.string()),
+        }
+    )
+    pq.write_table(table, folder / "quarantine.parquet")
+
+
+def write_run(folder: Path, run: dict[str, Any]) -> None:
+    """Write ``run.json``."""
+    text = json.dumps(run, indent=2, ensure_ascii=False, default=str)
+    (folder / RUN).write_text(text + "\n", encoding="utf-8")
+
+
+def duplicate_groups(outcome: Outcome) -> tuple[tuple[str, ...], ...]:
+    """Return the sources that share their bytes, one group per image that has more than one."""
+    groups: dict[str, list[str]] = {}
+    for source, image_id in zip(outcome.inputs.sources, outcome.predictions.ids, strict=True):
+        groups.setdefault(image_id, []).append(source)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+
+def counts(outcome: Outcome) -> dict[str, Any]:
+    """Return how many sources, images, duplicates, ... a run had."""
+    labels = outcome.predictions.labels
+    names = outcome.classifier.label_space.class_names
+    n_sources, n_images = len(labels), len(outcome.inputs.features)
+    found: dict[str, Any] = {
+        "sources": n_sources,
+        "images": n_images,
+        "duplicates": n_sources - n_images,
+        "quarantined": len(outcome.inputs.quarantined),
+        "labelled": int((labels >= 0).sum()),
+        "abstained": int((labels < 0).sum()),
+        "encoded_now": outcome.inputs.n_encoded,
+        "per_class": dict(
+            zip(
+                names,
+                torch.bincount(labels[labels >= 0], minlength=len(names)).tolist(),
+                strict=True,
+            )
+        ),
+    }
+    if outcome.zero_shot is not None:
+        changed = outcome.zero_shot != outcome.predictions.probs.argmax(dim=1)
+        found["changed_by_adaptation"] = int(changed.sum())
+    if outcome.pseudo_labels is not None:
+        per_class = outcome.pseudo_labels.candidates.sum(dim=0).tolist()
+        found["pseudo_labels"] = dict(zip(names, per_class, strict=True))
+    return found

@@ -1,0 +1,192 @@
+"""The run, every step visible: ingest -> encode -> text -> adapt -> decide.
+
+Nothing is written here but the feature store; ``jobs`` writes what a run gives.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from nameonly.backbones import Backbone
+from nameonly.backbones.precomputed import PrecomputedBackbone, is_feature_file
+from nameonly.classifier import Classifier
+from nameonly.encoding import build_text_classifier, encode_image_set
+from nameonly.images import Quarantined, open_images
+from nameonly.journal import Journal
+from nameonly.recipes import Recipe
+from nameonly.types import (
+    Features,
+    ImageSet,
+    LabelSpace,
+    Predictions,
+    PseudoLabels,
+    TextClassifier,
+)
+
+ImageSpec = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Encoded input of a run.
+
+    Attributes:
+        features: One row per distinct readable image, in order of id.
+        images: One row per readable source; None for the user's own features.
+        quarantined: Sources that could not be read, with reasons.
+        n_encoded: Images that went through the model now.
+        repairs: What the feature store found damaged.
+    """
+
+    features: Features
+    images: ImageSet | None
+    quarantined: tuple[Quarantined, ...]
+    n_encoded: int = 0
+    repairs: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """One readable source per row of the result."""
+        return self.features.ids if self.images is None else self.images.sources
+
+    def feature_rows(self) -> Int[Tensor, " s"]:
+        """Return, for every source, the row of its features."""
+        if self.images is None:
+            return torch.arange(len(self.features))
+        row = {image_id: i for i, image_id in enumerate(self.features.ids)}
+        return torch.tensor([row[i] for i in self.images.ids], dtype=torch.long)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gives, one row per source.
+
+    Attributes:
+        inputs: What was labelled.
+        classifier: The product.
+        predictions: One row per source; duplicates have equal rows.
+        zero_shot: What the text classifier alone says; None when predicting with a saved one.
+        pseudo_labels: What the recipe was fitted on, over distinct images.
+    """
+
+    inputs: Inputs
+    classifier: Classifier
+    predictions: Predictions
+    zero_shot: Int[Tensor, " n"] | None = None
+    pseudo_labels: PseudoLabels | None = None
+
+
+def read_inputs(
+    source: ImageSpec,
+    backbone: Backbone,
+    cache: Path,
+    journal: Journal,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    column: str | None = None,
+) -> Inputs:
+    """Open and encode images, or read a file of features.
+
+    Args:
+        source: What ``open_images`` takes, or an npz or safetensors file.
+        backbone: Makes the features; for a file of features, the reader of that file.
+        cache: Folder of the feature stores.
+        journal: Times the stages.
+        limit: Take a random sample of this many sources.
+        seed: Of that sample.
+        column: Column of images in a table.
+
+    Raises:
+        ValueError: If nothing readable is found, or the file of features is bad.
+    """
+    if isinstance(backbone, PrecomputedBackbone):
+        with journal.stage("ingest"):
+            return Inputs(_sample(backbone.features, limit, seed), None, ())
+    with journal.stage("ingest"):
+        images, unreadable = open_images(
+            source, column=column, limit=limit, seed=seed, on_progress=journal.on_progress
+        )
+    with journal.stage("encode"):
+        encoded = encode_image_set(images, backbone, cache, journal.on_progress)
+    known = set(encoded.features.ids)
+    kept = images.subset([row for row, image_id in enumerate(images.ids) if image_id in known])
+    quarantined = sorted([*unreadable, *encoded.quarantined], key=lambda q: q.source)
+    for entry in quarantined:
+        journal.write("quarantined", source=entry.source, reason=entry.reason)
+    for words in encoded.repairs:
+        journal.write("repaired", words=words)
+    return Inputs(
+        encoded.features, kept, tuple(quarantined), encoded.n_encoded, tuple(encoded.repairs)
+    )
+
+
+def adapt(
+    inputs: Inputs,
+    backbone: Backbone,
+    label_space: LabelSpace,
+    recipe: Recipe,
+    cache: Path,
+    journal: Journal,
+) -> Outcome:
+    """Adapt to the features and label every source.
+
+    Raises:
+        ValueError: If the names, the texts or the features do not fit each other.
+    """
+    with journal.stage("text"):
+        text = text_classifier(inputs, backbone, label_space, recipe, cache)
+    with journal.stage("adapt"):
+        adapted = recipe.fit(inputs.features, text, label_space)
+    with journal.stage("decide"):
+        logits = adapted.scorer.predict_logits(inputs.features)
+        decision = recipe.decisions.fit(logits, inputs.features)
+        fingerprint = str(backbone.reference().get("fingerprint", ""))
+        classifier = Classifier(backbone, adapted.scorer, decision, label_space, fingerprint)
+        zero_shot = text.predict_logits(inputs.features).argmax(dim=1)
+        rows = inputs.feature_rows()
+        predictions = per_source(classifier.predict(inputs.features), rows)
+    return Outcome(inputs, classifier, predictions, zero_shot[rows], adapted.pseudo_labels)
+
+
+def text_classifier(
+    inputs: Inputs, backbone: Backbone, label_space: LabelSpace, recipe: Recipe, cache: Path
+) -> TextClassifier:
+    """Return the zero-shot classifier: of the class texts, or of the file of features."""
+    if isinstance(backbone, PrecomputedBackbone):
+        return backbone.text_classifier(label_space)
+    return build_text_classifier(recipe.prompts.texts(label_space), label_space, backbone, cache)
+
+
+def score(inputs: Inputs, classifier: Classifier, journal: Journal) -> Outcome:
+    """Label every source with a classifier that exists."""
+    with journal.stage("decide"):
+        predictions = per_source(classifier.predict(inputs.features), inputs.feature_rows())
+    return Outcome(inputs, classifier, predictions)
+
+
+def per_source(predictions: Predictions, rows: Int[Tensor, " s"]) -> Predictions:
+    """Repeat the rows of distinct images for every source that shares them."""
+    return Predictions(
+        predictions.probs[rows],
+        predictions.labels[rows],
+        tuple(predictions.ids[i] for i in rows.tolist()),
+    )
+
+
+def backbone_for(source: ImageSpec, backbone: Backbone) -> Backbone:
+    """Return the reader of a file of features, or the backbone for images."""
+    return PrecomputedBackbone(str(source)) if is_feature_file(source) else backbone
+
+
+def _sample(features: Features, limit: int | None, seed: int) -> Features:
+    if limit is None or limit >= len(features):
+        return features
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    generator = torch.Generator().manual_seed(seed)
+    return features.subset(torch.randperm(len(features), generator=generator)[:limit].sort().values)

@@ -1,0 +1,78 @@
+"""Top-k pseudo-labels per class.
+
+Paper: Huang, Chu, Wei. Unsupervised Prompt Learning for Vision-Language Models. 2022.
+    arXiv 2204.03649, section 3.2.
+Code: https://github.com/tonyhuang2022/UPL
+Differs: no ensemble of backbones; ``by="column"`` is UP-Adapter's reading (each class takes the
+    images in which its own probability is highest, so no class is empty), ``by="row"`` is UPL's
+    (each class takes from the images predicted as it); ties go to the smaller id.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from nameonly.ops.selection import top_k_mask
+from nameonly.types import Features, LabelSpace, PseudoLabels
+
+__all__ = ["TopKPerClass"]
+
+
+@dataclass(frozen=True)
+class TopKPerClass:
+    """Keeps the most confident images of every class, however low their confidence.
+
+    Attributes:
+        images_per_class: How many to keep (the paper keeps 16).
+        by: ``"row"`` picks among the images predicted as the class, so that an image has one label
+            and a class may stay empty; ``"column"`` picks by the class's own probability, so that
+            every class has images and an image may have several candidates.
+    """
+
+    images_per_class: int = 16
+    by: Literal["row", "column"] = "row"
+
+    def label(
+        self,
+        features: Features,
+        logits: Float[Tensor, "n c"],
+        label_space: LabelSpace,
+        given: Int[Tensor, " n"] | None = None,
+    ) -> PseudoLabels:
+        """Return pseudo-labels with at most ``images_per_class`` images of each class.
+
+        Images with a given label keep it, whatever their rank, and are not ranked again. Memory:
+        O(n c) for the probabilities and the mask.
+
+        Raises:
+            ValueError: If ``images_per_class`` is below one, ``by`` is unknown, or the shapes of
+                features, logits and given labels do not fit.
+        """
+        if self.images_per_class < 1:
+            raise ValueError(f"images_per_class must be at least 1, got {self.images_per_class}")
+        if self.by not in ("row", "column"):
+            raise ValueError(f"by must be 'row' or 'column', got {self.by!r}")
+        if logits.shape != (len(features), len(label_space)):
+            raise ValueError(
+                f"logits are {tuple(logits.shape)}, expected {len(features)} images x "
+                f"{len(label_space)} classes"
+            )
+        probs = logits.softmax(dim=1)
+        known = torch.zeros(len(features), dtype=torch.bool, device=logits.device)
+        if given is not None:
+            known = given >= 0
+        scores = probs.masked_fill(known[:, None], -torch.inf)
+        if self.by == "row":
+            best = one_hot(probs.argmax(dim=1), probs.shape[1]).bool()
+            scores = scores.masked_fill(~best, -torch.inf)
+        candidates = top_k_mask(scores, self.images_per_class, features.id_order())
+        confidence = probs.max(dim=1).values
+        if given is not None:
+            truth = one_hot(given.clamp(min=0), probs.shape[1]).bool()
+            candidates |= truth & known[:, None]
+            confidence = confidence.masked_fill(known, 1.0)
+        return PseudoLabels(features.ids, probs, candidates, confidence)

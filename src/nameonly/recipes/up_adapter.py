@@ -1,0 +1,53 @@
+"""UP-Adapter: pseudo-label the most confident images of each class, adapt prototypes on them.
+
+Paper: Zhang et al. UP-Adapter: Unsupervised Prototype Adapter for Vision-Language Models.
+    PRCV 2023, arXiv 2308.11507.
+Differs: reconstruction, see ``adapters/prototype_adapter.py``. One fixed setting for all data.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+from jaxtyping import Int
+from torch import Tensor
+
+from nameonly.adapters import Adapter
+from nameonly.adapters.prototype_adapter import PrototypeAdapter
+from nameonly.decisions import Decision
+from nameonly.decisions.argmax import Argmax
+from nameonly.prompts import Prompts
+from nameonly.prompts.templates import Templates
+from nameonly.pseudo_labels import PseudoLabeller
+from nameonly.pseudo_labels.top_k_per_class import TopKPerClass
+from nameonly.types import Adapted, Features, LabelSpace, TextClassifier
+
+__all__ = ["UpAdapter"]
+
+
+@dataclass(frozen=True)
+class UpAdapter:
+    """Zero-shot scores, top-k pseudo-labels, prototype adapter.
+
+    Attributes:
+        prompts: Makes each class's texts.
+        pseudo_labels: Chooses the images that the prototypes start from.
+        adapters: Fits the prototypes.
+        decisions: Turns logits into labels.
+    """
+
+    prompts: Prompts = field(default_factory=Templates)
+    pseudo_labels: PseudoLabeller = field(default_factory=TopKPerClass)
+    adapters: Adapter = field(default_factory=PrototypeAdapter)
+    decisions: Decision = field(default_factory=Argmax)
+
+    def fit(
+        self,
+        features: Features,
+        text: TextClassifier,
+        label_space: LabelSpace,
+        given: Int[Tensor, " n"] | None = None,
+    ) -> Adapted:
+        """Return the fitted adapter and the pseudo-labels it was fitted on."""
+        logits = text.predict_logits(features)
+        labels = self.pseudo_labels.label(features, logits, label_space, given)
+        return Adapted(deepcopy(self.adapters).fit(features, text, labels), labels)

@@ -1,0 +1,42 @@
+"""Zero-shot: the backbone and the class names, nothing learnt.
+
+Paper: Radford et al. Learning Transferable Visual Models From Natural Language Supervision.
+    ICML 2021, arXiv 2103.00020, section 3.1.
+Differs: nothing.
+"""
+
+from dataclasses import dataclass, field
+
+from jaxtyping import Int
+from torch import Tensor
+
+from nameonly.decisions import Decision
+from nameonly.decisions.argmax import Argmax
+from nameonly.prompts import Prompts
+from nameonly.prompts.templates import Templates
+from nameonly.types import Adapted, Features, LabelSpace, TextClassifier
+
+__all__ = ["ZeroShot"]
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """Scores images by their similarity with the class texts.
+
+    Attributes:
+        prompts: Makes each class's texts.
+        decisions: Turns logits into labels.
+    """
+
+    prompts: Prompts = field(default_factory=Templates)
+    decisions: Decision = field(default_factory=Argmax)
+
+    def fit(
+        self,
+        features: Features,
+        text: TextClassifier,
+        label_space: LabelSpace,
+        given: Int[Tensor, " n"] | None = None,
+    ) -> Adapted:
+        """Return the text classifier as it is."""
+        return Adapted(text)

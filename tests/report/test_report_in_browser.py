@@ -1,0 +1,282 @@
+"""The page in a real browser: what it asks for, how it fits, how it reads, with which contrast."""
+
+import json
+import shutil
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from nameonly.report.html import write_report
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="chromium is not installed")
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+# Every visible text with the contrast of its colour and the backgrounds that lie under it.
+CONTRASTS = """
+const parse = text => {
+  const numbers = text.match(/[\\d.]+/g).map(Number);
+  return numbers.length === 4 ? numbers : [...numbers, 1];
+};
+const over = (top, below) => top.slice(0, 3).map((v, i) => v * top[3] + below[i] * (1 - top[3]));
+const luminance = rgb => {
+  const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const [r, g, b] = rgb.map(v => linear(v / 255));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const background = element => {
+  const layers = [];
+  for (let e = element; e; e = e.parentElement)
+    layers.unshift(parse(getComputedStyle(e).backgroundColor));
+  return layers.reduce((below, layer) => over(layer, below), [255, 255, 255]);
+};
+const contrast = (colour, below) => {
+  const values = [luminance(over(parse(colour), below)), luminance(below)];
+  return (Math.max(...values) + 0.05) / (Math.min(...values) + 0.05);
+};
+const found = [];
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  const element = walker.currentNode.parentElement;
+  if (!walker.currentNode.data.trim() || element.closest('.unseen, title, desc, style')) continue;
+  const style = getComputedStyle(element);
+  const colour = element.namespaceURI.endsWith('svg') ? style.fill : style.color;
+  found.push([walker.currentNode.data.trim(), contrast(colour, background(element))]);
+}
+for (const shape of document.querySelectorAll('rect.labelled'))
+  found.push(['', contrast(getComputedStyle(shape).fill, background(shape))]);
+return found;
+"""
+
+OVERFLOWING = """
+const width = document.documentElement.clientWidth;
+const wide = [...document.body.querySelectorAll('*')].filter(e =>
+  e.getBoundingClientRect().right > width + 0.5 && !e.closest('svg.defs, .unseen, .one-line'));
+const seen = wide.slice(0, 5).map(e => e.outerHTML.slice(0, 200));
+return [document.documentElement.scrollWidth - width, seen];
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver.set_page_load_timeout(60)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, digits_report):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(path, digits_report)
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def awkward_page(tmp_path_factory, digits_report):
+    """A page with long names without a space, hostile names and images that cannot be opened."""
+
+    def refuse(row):
+        raise ValueError("gone")
+
+    names = ("Donaudampfschifffahrt" * 20, "<script>alert(1)</script>", "\u05e9\u05dc\u05d5\u05dd")
+    path = tmp_path_factory.mktemp("awkward") / "report.html"
+    report = replace(
+        digits_report,
+        class_names=names + digits_report.class_names[3:],
+        sources=tuple(f"{'folder' * 40}/'\"\U0001f600{'x' * 200}{i}.png" for i in range(300)),
+        open_image=refuse,
+        quarantine=(("y" * 500, "z" * 500),),
+        duplicates=(("v" * 500, "w" * 500),),
+        run={**digits_report.run, "settings": {"s" * 90: "t" * 500}, "input": "u" * 300},
+    )
+    write_report(path, report)
+    return path.as_uri()
+
+
+def _show(browser, page, width=1200, scheme="light"):
+    features = [
+        {"name": "prefers-color-scheme", "value": scheme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},
+    ]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(page)
+
+
+def _open_all(browser):
+    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+
+
+def _number(text):
+    return int(text.replace(",", ""))
+
+
+@pytest.mark.parametrize("which", ["page", "awkward_page"])
+def test_nothing_but_the_file_is_asked_for_and_nothing_is_complained_about(browser, request, which):
+    address = request.getfixturevalue(which)
+    browser.get_log("browser"), browser.get_log("performance")
+    _show(browser, address)
+    _open_all(browser)
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+        and message["params"]["documentURL"] == address
+    ]
+    assert address in asked
+    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
+
+
+@pytest.mark.parametrize("which", ["page", "awkward_page"])
+@pytest.mark.parametrize("width", [360, 390, 768, 1200])
+def test_no_page_scrolls_sideways(browser, request, which, width):
+    _show(browser, request.getfixturevalue(which), width)
+    _open_all(browser)
+    assert browser.execute_script(OVERFLOWING) == [0, []]
+
+
+@pytest.mark.parametrize("which", ["page", "awkward_page"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_and_bar_stands_out(browser, request, which, scheme):
+    _show(browser, request.getfixturevalue(which), scheme=scheme)
+    _open_all(browser)
+    found = browser.execute_script(CONTRASTS)
+    assert len([text for text, _ in found if text]) > 300
+    assert [(text, ratio) for text, ratio in found if text and ratio < 4.5] == []
+    assert [ratio for text, ratio in found if not text and ratio < 3] == []
+
+
+def test_light_and_dark_differ(browser, page):
+    colours = []
+    for scheme in ("light", "dark"):
+        _show(browser, page, scheme=scheme)
+        script = "return getComputedStyle(document.body).backgroundColor"
+        colours.append(browser.execute_script(script))
+    assert colours[0] != colours[1]
+
+
+def test_every_picture_loads_and_has_a_name(browser, page):
+    _show(browser, page)
+    _open_all(browser)
+    pictures = browser.execute_script(
+        "return [...document.images].map(i => [i.alt, i.naturalWidth, i.complete])"
+    )
+    assert len(pictures) > 50
+    assert all(alt and width == 8 and complete for alt, width, complete in pictures)
+
+
+def test_headings_start_at_one_and_never_skip(browser, page):
+    _show(browser, page)
+    levels = browser.execute_script(
+        "return [...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(h => Number(h.tagName[1]))"
+    )
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_landmarks_language_title_tables_and_figures(browser, page):
+    _show(browser, page)
+    assert browser.title == "Labelling report: digits/"
+    assert browser.find_element(By.TAG_NAME, "html").get_attribute("lang") == "en"
+    for tag in ("header", "nav", "main", "footer"):
+        assert len(browser.find_elements(By.TAG_NAME, tag)) == 1
+    for table in browser.find_elements(By.TAG_NAME, "table"):
+        assert table.find_element(By.TAG_NAME, "caption").get_attribute("textContent").strip()
+        headers = table.find_elements(By.TAG_NAME, "th")
+        assert headers
+        assert all(header.get_attribute("scope") in ("row", "col") for header in headers)
+    for figure in browser.find_elements(By.TAG_NAME, "svg"):
+        named = figure.get_attribute("role") == "img" and figure.find_element(By.TAG_NAME, "title")
+        assert named or figure.get_attribute("aria-hidden") == "true"
+
+
+def test_the_keyboard_reaches_the_skip_link_first_and_opens_details(browser, page):
+    _show(browser, page)
+    browser.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
+    skip = browser.switch_to.active_element
+    assert skip.get_attribute("class") == "skip"
+    assert skip.rect["y"] >= 0
+    assert skip.value_of_css_property("outline-style") == "solid"
+    skip.send_keys(Keys.ENTER)
+    assert browser.switch_to.active_element.get_attribute("id") == "content"
+    made = browser.find_element(By.CSS_SELECTOR, "details.made")
+    assert made.get_attribute("open") is None
+    summary = made.find_element(By.TAG_NAME, "summary")
+    summary.send_keys(Keys.ENTER)
+    assert made.get_attribute("open") is not None
+    assert summary.value_of_css_property("outline-style") == "solid"
+
+
+def test_motion_only_where_it_is_welcome(browser, page):
+    _show(browser, page)
+    script = "return getComputedStyle(document.documentElement).scrollBehavior"
+    assert browser.execute_script(script) == "auto"
+
+
+def test_the_numbers_on_the_page_are_those_of_the_run(browser, page, digits_report):
+    _show(browser, page)
+    labels, zero_shot = digits_report.labels, digits_report.zero_shot
+    tiles = {
+        tile.get_attribute("data-count"): _number(tile.find_element(By.CLASS_NAME, "value").text)
+        for tile in browser.find_elements(By.CSS_SELECTOR, ".tiles > div")
+    }
+    assert tiles == {
+        "images": 300,
+        "labelled": int((labels >= 0).sum()),
+        "abstained": int((labels < 0).sum()),
+        "pseudo-labels": 160,
+        "duplicates": 2,
+        "quarantined": 1,
+    }
+    rows = {
+        row.find_element(By.TAG_NAME, "th").text: [
+            _number(cell.text) for cell in row.find_elements(By.TAG_NAME, "td")
+        ]
+        for row in browser.find_elements(By.CSS_SELECTOR, ".class-counts tbody tr")
+    }
+    expected = {
+        name: [int((labels == i).sum()), int((zero_shot == i).sum())]
+        for i, name in enumerate(digits_report.class_names)
+    }
+    assert rows == {**expected, "no answer (abstained)": [int((labels < 0).sum()), 0]}
+    n_changed = int(((labels != zero_shot) & (labels >= 0)).sum())
+    changed = browser.find_element(By.CSS_SELECTOR, "[data-count=changed]").text
+    assert changed == f"{n_changed} images"
+
+
+def test_bars_are_as_long_as_their_numbers(browser, page, digits_report):
+    _show(browser, page)
+    lengths, counts = [], []
+    for row in browser.find_elements(By.CSS_SELECTOR, ".class-counts tbody tr"):
+        lengths.append(row.find_element(By.CSS_SELECTOR, "rect").rect["width"])
+        counts.append(_number(row.find_element(By.TAG_NAME, "td").text))
+    ratios = np.array(lengths)[:-1] / np.array(counts)[:-1]
+    np.testing.assert_allclose(ratios, ratios.mean(), rtol=0.05)
