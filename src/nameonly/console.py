@@ -2,7 +2,7 @@
 
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
@@ -59,7 +59,7 @@ class Console:
         self._name = ""
         self._begun = 0.0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Console":
         return self
 
     def __exit__(

@@ -81,7 +81,7 @@ def open_images(
     if not rows:
         raise ValueError(
             f"no image found in {_shortened(spec)}: looked for {', '.join(IMAGE_SUFFIXES)}; "
-            "without any, for rows of .parquet and members of .tar; name a .csv itself, not its folder"
+            "without any, for rows of .parquet and members of .tar (a .csv must be named itself)"
         )
     if limit is not None and limit < len(rows):
         drawn = random.Random(seed).sample(range(len(rows)), limit)

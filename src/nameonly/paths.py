@@ -38,9 +38,9 @@ class Found:
     problem: str | None = None
 
 
-def has_suffix(name: str, suffixes: Sequence[str]) -> bool:
+def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
     """Return whether the name ends in one of the suffixes, in any letter case."""
-    return Path(name).suffix.lower() in suffixes
+    return name.lower().endswith(suffixes)
 
 
 def is_hidden(name: str) -> bool:
@@ -157,7 +157,7 @@ def _dataset_files(folder: Path) -> list[str] | None:
             return _split_files(folder)
         splits = json.loads((folder / "dataset_dict.json").read_bytes())["splits"]
         files = {split: _split_files(folder / split) for split in splits}
-    except (ValueError, LookupError, TypeError, OSError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
         raise ValueError(f"{str(folder)!r} is not what save_to_disk writes: {error!r}") from error
     absent = [split for split, names in files.items() if names is None]
     if absent:

@@ -111,9 +111,10 @@ def list_rows(path: str, column: str | None) -> list[tuple[str, Location]]:
             return [(f"#{row}", TableLocation(path, column, row)) for row in count]
         cells = _path_cells(stamp, column)
         return [(f"#{row}", _path_cell(path, cell)) for row, cell in enumerate(cells)]
-    except (pa.ArrowException, csv.Error, UnicodeDecodeError) as error:
+    except (pa.ArrowException, csv.Error, UnicodeError, OSError) as error:
         kind = Path(path).suffix.lower()
-        text = str(error).splitlines()[0]
+        text = reason(error) if isinstance(error, OSError) else str(error)
+        text = " ".join(text.split())
         raise OSError(f"not readable as a {kind} file: {text}") from error
 
 
@@ -181,7 +182,7 @@ def _schema(stamp: _Stamp) -> pa.Schema:
     if has_suffix(path, (".arrow",)):
         with pa.memory_map(path) as source:
             return pa.ipc.open_stream(source).schema
-    with Path(path).open(newline="", encoding="utf-8-sig") as lines:
+    with Path(path).open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
         header = next((row for row in csv.reader(lines) if row), [])
     return pa.schema([(name, pa.string()) for name in header])
 

@@ -6,7 +6,7 @@ Axes: n images, m support images, c classes, d feature dimension.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -61,6 +61,7 @@ class LabelSpace:
         return len(self.class_names)
 
 
+@runtime_checkable
 class Location(Protocol):
     """Where the encoded bytes of one image lie."""
 
@@ -235,6 +236,7 @@ class Predictions:
             )
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """The one verb that text classifiers, adapters and trained heads share."""
 

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
@@ -54,6 +55,16 @@ def test_examples_are_few(write_run):
 def test_same_label_everywhere_has_no_kappa(write_run):
     rows = [("1.jpg", "a", "cat", 0.5, "cat"), ("2.jpg", "b", "cat", 0.5, "cat")]
     assert compare_runs(write_run(rows, "r1"), write_run(rows, "r2")).kappa is None
+
+
+def test_kappa_equals_that_of_scikit_learn(write_run):
+    rng = np.random.default_rng(0)
+    said = rng.choice(["cat", "dog", "snow owl"], (2, 300), p=[0.6, 0.3, 0.1]).tolist()
+    runs = [
+        write_run([(f"{i}.jpg", f"a{i}", t, 0.5, t) for i, t in enumerate(texts)], f"r{r}")
+        for r, texts in enumerate(said)
+    ]
+    assert compare_runs(*runs).kappa == pytest.approx(cohen_kappa_score(*said))
 
 
 def test_nothing_in_common(write_run):

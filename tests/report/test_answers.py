@@ -90,13 +90,13 @@ def test_pairs_are_ordered_by_number_then_by_class():
 
 
 def test_pair_codes_do_not_overflow_small_integers():
-    last = np.array([19_999], dtype=np.int32)
-    assert count_pairs(last, last, 20_000) == [ClassPair(19_999, 19_999, 1)]
+    last = np.array([59_999], dtype=np.int32)
+    assert count_pairs(last, last, 60_000) == [ClassPair(59_999, 59_999, 1)]
 
 
-def test_only_two_different_answers_are_a_change():
-    zero_shot, labels = np.array([0, 0, 1, -1, -1]), np.array([0, 1, -1, 0, -1])
-    assert changed_rows(zero_shot, labels).tolist() == [1]
+def test_a_change_needs_an_answer_of_zero_shot():
+    zero_shot, classes = np.array([0, 0, 1, -1]), np.array([0, 1, 0, 0])
+    assert changed_rows(zero_shot, classes).tolist() == [1, 2]
 
 
 def test_abstentions_count_for_no_class():

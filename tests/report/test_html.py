@@ -156,9 +156,9 @@ def test_all_abstained(write):
     page = write(labels=np.full(300, -1))
     prose = page.prose()
     assert "0 images of 300" in prose
-    assert "No image got another class than zero-shot gives." in prose
+    assert "its most probable class is compared" in prose
     assert "10 classes got none." in prose
-    assert page.tags["img"] == 6
+    assert page.tags["img"] == 6 + 24
 
 
 def test_one_image_and_two_classes(write):
@@ -200,8 +200,17 @@ def test_no_image_at_all(write):
     assert "confidence" not in page.values("id")
 
 
+def test_a_run_without_zero_shot_claims_no_comparison(write):
+    page = write(zero_shot=np.full(300, -1))
+    assert "This run has no zero-shot answers to compare with." in page.text
+    assert "another class than zero-shot" not in page.prose()
+    assert "Zero-shot" not in page.text
+    assert page.values("data-count").count("changed") == 0
+
+
 def test_no_change_no_quarantine_no_duplicates(write, digits_report):
-    page = write(zero_shot=digits_report.labels, quarantine=(), duplicates=())
+    zero_shot = digits_report.probs.argmax(axis=1)
+    page = write(zero_shot=zero_shot, quarantine=(), duplicates=())
     assert "No image got another class than zero-shot gives." in page.prose()
     assert "No file was quarantined." in page.text
     assert "No two sources have equal bytes." in page.text
@@ -246,7 +255,7 @@ def test_twenty_thousand_classes_stay_small(write, tmp_path):
     page = write(
         run={"counts": {"pseudo_labels": dict.fromkeys(names, 1)}, "settings": {"names": names}},
         class_names=names,
-        sources=tuple(f"{i}.png" for i in range(400)),
+        sources=tuple(f"{i}/{chr(34) * 30_000}.png" for i in range(400)),
         probs=_one_hot(labels, 20_000),
         labels=labels,
         zero_shot=(labels + 1) % 20_000,

@@ -11,13 +11,14 @@ def test_tiles_add_up():
     labels = np.array([0, 1, -1, 0])
     tiles = sections.count_tiles(run, labels, [("x", "bad")], [("a", "b", "c"), ("d", "e")])
     assert {name: number for number, name, _ in tiles} == {
-        "images": "4",
+        "sources": "4",
         "labelled": "3",
         "abstained": "1",
         "pseudo-labels": "16",
         "duplicates": "3",
         "quarantined": "1",
     }
+    assert "1 different image" in [why for _, _, why in tiles]
     assert "in 1 class" in next(why for _, name, why in tiles if name == "pseudo-labels")
 
 
@@ -40,6 +41,12 @@ def test_class_histogram_counts_every_image_once():
     cat = ElementTree.fromstring(histogram.rows[1].bar)
     assert cat.find("rect").get("width") == "25.00%"
     assert cat.find("line").get("x1") == "99.80%"
+
+
+def test_class_histogram_without_zero_shot_has_no_markers():
+    labels = np.array([0, 1, -1])
+    histogram = sections.class_histogram(("cat", "dog"), labels, np.full(3, -1))
+    assert all("<line" not in row.bar for row in histogram.rows)
 
 
 def test_class_histogram_says_how_much_it_left_out():
@@ -90,7 +97,10 @@ def test_quarantine_and_duplicates_are_bounded():
 
 
 def test_setting_tables_hold_what_is_known(digits_report):
-    tables = dict(sections.setting_tables(digits_report.run))
+    run = {**digits_report.run, "limit": 50, "note": None, "classes": ["zero"]}
+    tables = dict(sections.setting_tables(run))
+    assert ("limit", "50") in tables["Run"].rows
+    assert not {"classes", "title", "nameonly", "note"} & {name for name, _ in tables["Run"].rows}
     assert list(tables) == ["Run", "Settings", "Backbone", "Timings", "Versions"]
     assert ("pseudo_labels.images_per_class", "16") in tables["Settings"].rows
     assert tables["Timings"].rows[-1] == ("total", "1 min 18 s")
@@ -100,9 +110,10 @@ def test_setting_tables_hold_what_is_known(digits_report):
 def test_setting_tables_are_lenient():
     assert sections.setting_tables({}) == []
     odd = {"settings": "default", "timings": {"encode": "fast", "cached": True}, "versions": None}
-    ((title, table),) = sections.setting_tables(odd)
-    assert title == "Timings"
-    assert table.rows == (("encode", "fast"), ("cached", "yes"))
+    tables = dict(sections.setting_tables(odd))
+    assert tables["Run"].rows == (("settings", "default"),)
+    assert tables["Timings"].rows == (("encode", "fast"), ("cached", "yes"))
+    assert len(tables) == 2
 
 
 def test_endless_settings_are_cut():

@@ -4,7 +4,7 @@ A method is one file with one dataclass in the manner of scikit-learn: fields ar
 ``fit`` returns self and writes only names that end in an underscore, ``predict_logits`` scores.
 """
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from nameonly.types import Features, PseudoLabels, TextClassifier
 
 
+@runtime_checkable
 class Adapter(Protocol):
     """Refines the zero-shot classifier with the geometry of the unlabelled features."""
 

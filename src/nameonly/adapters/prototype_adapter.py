@@ -125,5 +125,6 @@ class PrototypeAdapter:
         """
         if not hasattr(self, "prototypes_"):
             raise ValueError("this adapter has learnt nothing yet; call fit first")
+        text_logits = self.text_.predict_logits(features)
         residual = affinity(features.values, self.prototypes_, self.sharpness)
-        return self.text_.predict_logits(features) + self.residual_scale_ * residual
+        return text_logits + self.residual_scale_ * residual

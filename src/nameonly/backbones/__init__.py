@@ -5,13 +5,16 @@ A method is one file with one class that is cheap to make; weights are loaded at
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+# its check looks at attributes without computing them, which typing's does from Python 3.12 on
+from typing_extensions import Protocol, runtime_checkable
 
+
+@runtime_checkable
 class Backbone(Protocol):
     """A pair of encoders."""
 

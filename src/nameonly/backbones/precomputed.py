@@ -44,7 +44,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
         raise ValueError(f"no feature file at {path}; {EXPECTED}")
     try:
         if path.suffix.lower() == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files}
         return _read_safetensors(path)
     except Exception as error:  # numpy, zipfile, zlib and safetensors each raise their own

@@ -4,7 +4,7 @@ A method is one file with one dataclass: fields are hyper-parameters, ``fit`` lo
 unlabelled logits where the rule needs them and returns self, ``decide`` gives the labels.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from nameonly.types import Features
 
 
+@runtime_checkable
 class Decision(Protocol):
     """Turns logits into labels."""
 

@@ -1,6 +1,5 @@
 """Two runs side by side: which labels changed, and what was set differently. No truth is needed."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import cohen_kappa_score
 
 from nameonly.evaluation.evaluate import LABELS, LabelTable, read_label_table
 from nameonly.structured_files import read_structured
@@ -168,11 +166,14 @@ def _label_keys(table: LabelTable, rows: np.ndarray) -> list[str]:
 
 
 def _kappa(keys1: list[str], keys2: list[str]) -> float | None:
-    # Two runs that both give every image the same label agree by chance alone: 0 / 0.
-    if len(set(keys1) | set(keys2)) < 2:
+    """Return Cohen's kappa in memory of n; scikit-learn's takes that of c x c."""
+    n = len(keys1)
+    counts1, counts2 = Counter(keys1), Counter(keys2)
+    by_chance = sum(count * counts2[key] for key, count in counts1.items())
+    if by_chance == n * n:  # no image, or one and the same label for all: 0 / 0
         return None
-    value = float(cohen_kappa_score(keys1, keys2))
-    return None if math.isnan(value) else value
+    n_same = sum(k1 == k2 for k1, k2 in zip(keys1, keys2, strict=True))
+    return (n * n_same - by_chance) / (n * n - by_chance)
 
 
 def _changes(

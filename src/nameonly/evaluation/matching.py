@@ -66,7 +66,7 @@ def _by_stem(paths: Sequence[str], truth: Mapping[str, str]) -> list[str | None]
     cut: dict[str, list[str]] = {}
     for key in truth:
         name = PurePosixPath(plain_path(key))
-        # "scan.v2" in the truth is rather the stem of scan.v2.jpg than a file with the ending ".v2".
+        # "scan.v2" in the truth is rather the stem of scan.v2.jpg than a file that ends in ".v2".
         if name.name in whole:
             whole[name.name].append(key)
         else:

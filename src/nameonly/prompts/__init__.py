@@ -4,11 +4,12 @@ A method is one file with one frozen dataclass: its fields are the hyper-paramet
 ``texts``. A backbone encodes the sentences of a class and their mean is the class's text weight.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nameonly.types import LabelSpace
 
 
+@runtime_checkable
 class Prompts(Protocol):
     """Writes the sentences that stand for every class."""
 

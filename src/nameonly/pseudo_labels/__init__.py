@@ -4,7 +4,7 @@ A method is one file with one frozen dataclass: its fields are the hyper-paramet
 values as defaults), its one verb is ``label``. It holds no state and changes no input.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from nameonly.types import Features, LabelSpace, PseudoLabels
 
 
+@runtime_checkable
 class PseudoLabeller(Protocol):
     """Chooses which labels to trust."""
 

@@ -49,13 +49,11 @@ class TopKPerClass:
         O(n c) for the probabilities and the mask.
 
         Raises:
-            ValueError: If ``images_per_class`` is below one, ``by`` is unknown, or the shapes of
-                features, logits and given labels do not fit.
+            ValueError: If ``images_per_class`` is below one, or the logits are of other images or
+                classes.
         """
         if self.images_per_class < 1:
             raise ValueError(f"images_per_class must be at least 1, got {self.images_per_class}")
-        if self.by not in ("row", "column"):
-            raise ValueError(f"by must be 'row' or 'column', got {self.by!r}")
         if logits.shape != (len(features), len(label_space)):
             raise ValueError(
                 f"logits are {tuple(logits.shape)}, expected {len(features)} images x "

@@ -4,7 +4,7 @@ A method is one file with one frozen dataclass. Its fields are the parts, named 
 its verb ``fit`` turns features and the zero-shot classifier into a scorer.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Int
 from torch import Tensor
@@ -14,6 +14,7 @@ from nameonly.prompts import Prompts
 from nameonly.types import Adapted, Features, LabelSpace, TextClassifier
 
 
+@runtime_checkable
 class Recipe(Protocol):
     """Parts and how they follow each other."""
 

@@ -90,10 +90,15 @@ def confusable_pairs(answers: Answers, n_classes: int) -> list[ClassPair]:
 
 
 def changed_rows(
-    zero_shot: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"]
+    zero_shot: Int[np.ndarray, " n"], classes: Int[np.ndarray, " n"]
 ) -> Int[np.ndarray, " m"]:
-    """Return the rows where zero-shot and the run both answered, and differently."""
-    return np.flatnonzero((labels >= 0) & (zero_shot >= 0) & (labels != zero_shot))
+    """Return the rows where zero-shot answered, and differently.
+
+    Args:
+        zero_shot: Zero-shot's class, -1 where it has none.
+        classes: The run's class, or the most probable one where it abstained.
+    """
+    return np.flatnonzero((zero_shot >= 0) & (classes != zero_shot))
 
 
 def class_counts(labels: Num[np.ndarray, " n"], n_classes: int) -> Int[np.ndarray, " c"]:

@@ -132,7 +132,7 @@ def make_changed_cards(
         rows: The changed rows.
         pairs: From zero-shot's class to the run's class.
     """
-    before, after = pictures.zero_shot[rows], pictures.labels[rows]
+    before, after = pictures.zero_shot[rows], pictures.answers.classes[rows]
     groups = [
         rows[(before == pair.first) & (after == pair.second)] for pair in pairs[:MAX_CHANGED_IMAGES]
     ]

@@ -152,12 +152,13 @@ def _opening(report: ReportInput) -> dict[str, Any]:
         "n_labelled": int((report.labels >= 0).sum()),
         "n_classes": len(report.class_names),
         "features_only": report.open_image is None,
+        "zero_shot_known": bool((report.zero_shot >= 0).any()),
     }
 
 
 def _pictures(report: ReportInput, names: tuple[str, ...], answers: Answers) -> dict[str, Any]:
-    rows = changed_rows(report.zero_shot, report.labels)
-    pairs = count_pairs(report.zero_shot[rows], report.labels[rows], len(names))
+    rows = changed_rows(report.zero_shot, answers.classes)
+    pairs = count_pairs(report.zero_shot[rows], answers.classes[rows], len(names))
     galleries: list[cards.Gallery] = []
     changed_cards: tuple[cards.Card, ...] = ()
     shown: list[int] = []

@@ -52,7 +52,6 @@ class ClassRow:
     n_images: int
     n_zero_shot: int
     bar: Markup
-    kind: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def count_tiles(
     n_images, n_abstained = len(labels), int((labels < 0).sum())
     n_copies = sum(len(group) - 1 for group in duplicates)
     tiles = [
-        (f"{n_images:,}", "images", "that could be read"),
+        (f"{n_images:,}", "sources", counted(n_images - n_copies, "different image")),
         (f"{n_images - n_abstained:,}", "labelled", share_text(n_images - n_abstained, n_images)),
         (f"{n_abstained:,}", "abstained", "left without an answer"),
     ]
@@ -102,7 +101,7 @@ def count_tiles(
         n_with = sum(1 for number in numbers if number)
         note = f"made by the model, in {counted(n_with, 'class', 'classes')}"
         tiles.append((f"{sum(numbers):,}", "pseudo-labels", note))
-    tiles.append((f"{n_copies:,}", "duplicates", "further copies of equal bytes"))
+    tiles.append((f"{n_copies:,}", "duplicates", "copies of an earlier source"))
     tiles.append((f"{len(quarantine):,}", "quarantined", "files that could not be used"))
     return tiles
 
@@ -114,21 +113,21 @@ def class_histogram(
     counts = class_counts(labels, len(class_names))
     before = class_counts(zero_shot, len(class_names))
     shown = largest_classes(counts, MAX_CLASSES)
-    without, without_before = int((labels < 0).sum()), int((zero_shot < 0).sum())
+    known, without = bool((zero_shot >= 0).any()), int((labels < 0).sum())
     longest = max(1, int(counts.max()), int(before[shown].max(initial=0)), without)
+    marks = before / longest
     rows = [
         ClassRow(
             class_names[index],
             int(counts[index]),
             int(before[index]),
-            count_bar(counts[index] / longest, before[index] / longest, "labelled"),
-            "labelled",
+            count_bar(counts[index] / longest, marks[index] if known else None, "labelled"),
         )
         for index in shown
     ]
     if without:
         bar = count_bar(without / longest, None, "abstained")
-        rows.append(ClassRow("no answer (abstained)", without, without_before, bar, "abstained"))
+        rows.append(ClassRow("no answer (abstained)", without, int((zero_shot < 0).sum()), bar))
     return ClassHistogram(
         rows=tuple(rows),
         n_others=len(class_names) - len(shown),
@@ -209,7 +208,11 @@ def duplicate_groups(duplicates: Sequence[Sequence[str]]) -> Table:
 
 def setting_tables(run: Mapping[str, Any]) -> list[tuple[str, Table]]:
     """Return how the run was made: a table of names and values for each part that is known."""
-    facts = {key: run[key] for key in ("command", "recipe", "paper", "input", "seed") if key in run}
+    facts = {
+        key: value
+        for key, value in run.items()
+        if key not in ("nameonly", "title") and not isinstance(value, Mapping | list | None)
+    }
     timings = mapping_at(run, "timings")
     seconds = {step: float(value) for step, value in timings.items() if is_number(value)}
     rows = [

@@ -66,13 +66,7 @@ EFFECTS: tuple[dict[str, float], ...] = (
     {"blurred": 0.2},
     {"noisy": 0.2},
 )
-STYLES = (
-    *(style for row in EFFECTS for style in row),
-    *sorted(FAMILIES),
-    "plain",
-    "capital",
-    "lowercase",
-)
+STYLES = (*(s for row in EFFECTS for s in row), *sorted(FAMILIES), "plain", "capital", "lowercase")
 
 
 @dataclass(frozen=True)

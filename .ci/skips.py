@@ -1,0 +1,21 @@
+"""Fails where a test was skipped for a reason that is not on this short list."""
+
+import sys
+import xml.etree.ElementTree as ET
+
+ALLOWED = (
+    "chromium is not installed",
+    "shared/data is absent",
+    "a superuser reads every file",
+)
+
+skips = [
+    (case.get("classname"), case.get("name"), skip.get("message", ""))
+    for case in ET.parse(sys.argv[1]).iter("testcase")
+    for skip in case.iter("skipped")
+]
+unknown = [s for s in skips if not any(reason in s[2] for reason in ALLOWED)]
+for place, name, reason in skips:
+    print(f"skipped: {place}.{name}: {reason}")
+if unknown:
+    sys.exit(f"{len(unknown)} skips for reasons that are not on the list in .ci/skips.py")

@@ -1,0 +1,31 @@
+"""Writes what a benchmark found: a page for people, a flat JSON object of figures for machines."""
+
+import json
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "results"
+
+
+def write(name: str, figures: dict[str, float], lines: list[str]) -> None:
+    """Write ``results/<name>.md`` and ``results/<name>.json``, and print the page.
+
+    Args:
+        name: Of the benchmark's file.
+        figures: Name of figure -> number.
+        lines: Body of the page, in Markdown.
+    """
+    command = " ".join(["uv run python", f"benchmarks/{name}.py", *sys.argv[1:]])
+    made = (
+        f"Python {platform.python_version()}, torch {version('torch')}, "
+        f"transformers {version('transformers')}, scikit-learn {version('scikit-learn')}, "
+        f"{platform.machine()}"
+    )
+    page = "\n".join([f"# {name}", "", f"`{command}`", "", *lines, "", made, ""])
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / f"{name}.md").write_text(page, encoding="utf-8")
+    rounded = {key: round(value, 6) for key, value in figures.items()}
+    (FOLDER / f"{name}.json").write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")
+    print(page)

@@ -1,0 +1,97 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from nameonly.backbones.precomputed import PrecomputedBackbone, is_feature_file
+from nameonly.types import LabelSpace
+
+
+def saved(path, arrays, **changes):
+    kept = {k: v for k, v in {**arrays, **changes}.items() if v is not None}
+    np.savez(path, **kept)
+    return PrecomputedBackbone(str(path))
+
+
+def test_npz_and_safetensors_say_the_same(toy, feature_file, tmp_path):
+    features, text, space, _ = toy
+    path, _ = feature_file
+    other = tmp_path / "features.safetensors"
+    metadata = {
+        "ids": json.dumps(features.ids),
+        "class_names": json.dumps(space.class_names),
+        "logit_scale": "20",
+    }
+    save_file({"features": features.values, "text_weights": text.weights}, other, metadata)
+    for backbone in (PrecomputedBackbone(str(path)), PrecomputedBackbone(str(other))):
+        torch.testing.assert_close(backbone.features.values, features.values)
+        assert backbone.features.ids == features.ids
+        got = backbone.text_classifier(space)
+        torch.testing.assert_close(got.weights, text.weights)
+        assert got.logit_scale == 20.0
+
+
+def test_rows_follow_the_names_not_the_order(toy, feature_file):
+    _, text, _, _ = toy
+    path, _ = feature_file
+    got = PrecomputedBackbone(str(path)).text_classifier(LabelSpace(("Dog", "cat", "bee", "ant")))
+    torch.testing.assert_close(got.weights, text.weights.flip(0))
+
+
+def test_rows_are_made_unit_whatever_comes(feature_file):
+    path, arrays = feature_file
+    backbone = saved(path, arrays, features=(arrays["features"] * 7).astype(np.float64))
+    torch.testing.assert_close(backbone.features.values.norm(dim=1), torch.ones(60))
+
+
+def test_ids_and_scale_may_be_left_out(feature_file):
+    path, arrays = feature_file
+    backbone = saved(path, arrays, ids=None, logit_scale=None)
+    assert backbone.features.ids[:2] == ("00", "01") and backbone.logit_scale == 100.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"features": None}, "no 'features'"),
+        ({"text_weights": None}, "no 'text_weights'"),
+        ({"features": np.zeros((60, 16), np.float32)}, "60 rows that are zero or not finite"),
+        ({"features": np.full((60, 16), np.nan)}, "not finite"),
+        ({"features": np.ones(16)}, "must be a matrix"),
+        ({"features": np.array([["a"] * 16] * 60)}, "must hold numbers"),
+        ({"text_weights": np.eye(3, 16)}, "3 rows of text_weights for 4 classes"),
+        ({"text_weights": np.eye(4, 15)}, "15 dimensions, features 16"),
+        ({"ids": np.array(["a"] * 60)}, "ids repeat"),
+        ({"ids": np.array(["a"] * 59)}, "59 ids for 60"),
+        ({"class_names": np.array(["ant", "bee", "cat", "eel"])}, r"no text weights for \['dog'\]"),
+        ({"logit_scale": np.array(-3.0)}, "must be positive"),
+    ],
+)
+def test_bad_files_teach(toy, feature_file, changes, words):
+    path, arrays = feature_file
+    backbone = saved(path, arrays, **changes)
+    with pytest.raises(ValueError, match=words):
+        _ = backbone.features, backbone.text_classifier(toy[2])
+
+
+def test_pickled_and_broken_files_are_refused(tmp_path):
+    path = tmp_path / "f.npz"
+    np.savez(path, features=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(ValueError, match="cannot read"):
+        _ = PrecomputedBackbone(str(path)).features
+    path.write_bytes(b"PK\x03\x04 nothing")
+    with pytest.raises(ValueError, match="cannot read"):
+        _ = PrecomputedBackbone(str(path)).features
+    broken = tmp_path / "f.safetensors"
+    broken.write_bytes(b"\xff" * 40)
+    with pytest.raises(ValueError, match="cannot read"):
+        _ = PrecomputedBackbone(str(broken)).features
+    with pytest.raises(ValueError, match="no feature file"):
+        _ = PrecomputedBackbone(str(tmp_path / "none.npz")).features
+
+
+def test_only_files_of_features_are_taken_for_such():
+    assert is_feature_file("a/B.NPZ") and is_feature_file("x.safetensors")
+    assert not is_feature_file("photos") and not is_feature_file(["a.npz", "b.npz"])

@@ -1,0 +1,7 @@
+from nameonly.recipes.zero_shot import ZeroShot
+
+
+def test_it_is_the_text_classifier_itself(toy):
+    features, text, space, _ = toy
+    adapted = ZeroShot().fit(features, text, space)
+    assert adapted.scorer is text and adapted.pseudo_labels is None

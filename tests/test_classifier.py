@@ -1,0 +1,131 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from nameonly import methods
+from nameonly.adapters.prototype_adapter import PrototypeAdapter
+from nameonly.backbones.clip import ClipBackbone
+from nameonly.backbones.precomputed import PrecomputedBackbone
+from nameonly.classifier import Classifier, load
+from nameonly.decisions.abstain import Abstain
+from nameonly.types import Features
+
+
+@pytest.fixture
+def fitted(toy, feature_file):
+    """A classifier on own features, and the features under its backbone's name."""
+    features, text, space, _ = toy
+    backbone = PrecomputedBackbone(str(feature_file[0]))
+    features = backbone.features
+    labels = methods.create("pseudo_labels", "top_k_per_class").label(
+        features, text.predict_logits(features), space
+    )
+    adapter = PrototypeAdapter().fit(features, text, labels)
+    return Classifier(backbone, adapter, Abstain(threshold=0.6), space), features
+
+
+def test_saved_and_loaded_it_says_the_same(fitted, tmp_path):
+    classifier, features = fitted
+    classifier.save(tmp_path / "c", "card")
+    before, after = classifier.predict(features), load(tmp_path / "c").predict(features)
+    assert torch.equal(before.probs, after.probs) and torch.equal(before.labels, after.labels)
+    assert (before.labels == -1).any() and (tmp_path / "c" / "README.md").read_text() == "card"
+    again = load(tmp_path / "c")
+    assert again.label_space == classifier.label_space
+    assert methods.settings_of(again.decision) == {"threshold": 0.6}
+
+
+def test_zero_shot_is_saved_too(toy, feature_file, tmp_path):
+    _, text, space, _ = toy
+    backbone = PrecomputedBackbone(str(feature_file[0]))
+    classifier = Classifier(backbone, text, methods.create("decisions", "argmax"), space)
+    classifier.save(tmp_path)
+    got = load(tmp_path).predict_proba(backbone.features)
+    assert torch.equal(got, classifier.predict_proba(backbone.features))
+
+
+def test_no_file_of_it_is_a_pickle(fitted, tmp_path):
+    fitted[0].save(tmp_path, "card")
+    kinds = {p.suffix for p in tmp_path.iterdir()}
+    assert kinds == {".json", ".safetensors", ".md"}
+    json.loads((tmp_path / "classifier.json").read_text())
+    load_file(tmp_path / "classifier.safetensors")
+
+
+def test_features_of_another_backbone_are_refused(fitted):
+    classifier, features = fitted
+    other = Features(features.values, features.ids, "another")
+    with pytest.raises(ValueError, match="got features of 'another'"):
+        classifier.predict(other)
+
+
+@pytest.mark.parametrize("damage", ["no config", "no weights", "json", "format", "tensor", "bytes"])
+def test_what_is_not_whole_is_refused(fitted, tmp_path, damage):
+    fitted[0].save(tmp_path)
+    config, weights = tmp_path / "classifier.json", tmp_path / "classifier.safetensors"
+    if damage == "no config":
+        config.unlink()
+    elif damage == "no weights":
+        weights.unlink()
+    elif damage == "json":
+        config.write_text(config.read_text()[:50])
+    elif damage == "format":
+        config.write_text(config.read_text().replace('"format": 1', '"format": 99'))
+    elif damage == "tensor":
+        save_file({"prototypes_": torch.zeros(4, 16)}, weights)
+    else:
+        weights.write_bytes(weights.read_bytes()[:-30])
+    with pytest.raises(ValueError, match=r"is not a classifier|cannot load the classifier"):
+        load(tmp_path)
+
+
+def test_a_method_that_is_not_ours_is_not_imported(fitted, tmp_path):
+    fitted[0].save(tmp_path)
+    config = tmp_path / "classifier.json"
+    config.write_text(config.read_text().replace("prototype_adapter", "../../evil"))
+    with pytest.raises(ValueError, match="no method"):
+        load(tmp_path)
+
+
+def test_changed_weights_of_the_backbone_are_refused(toy, tmp_path):
+    from nameonly.tiny import MODEL
+
+    folder = tmp_path / "model"
+    shutil.copytree(MODEL, folder)
+    backbone = ClipBackbone(str(folder), device="cpu", dtype="float32")
+    _, _, space, _ = toy
+    from nameonly.encoding import build_text_classifier
+
+    text = build_text_classifier([[n] for n in space.class_names], space, backbone, tmp_path)
+    decision = methods.create("decisions", "argmax")
+    Classifier(backbone, text, decision, space).save(tmp_path / "c")
+    images = [Image.new("L", (20, 30), 7), Image.new("RGBA", (9, 9))]
+    got = load(tmp_path / "c", device="cpu").predict(images)
+    assert got.ids == ("0", "1") and got.probs.shape == (2, 4)
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-2] ^= 1
+    (folder / "model.safetensors").write_bytes(data)
+    with pytest.raises(ValueError, match="weights have changed"):
+        load(tmp_path / "c", device="cpu").predict(images)
+
+
+def test_it_loads_where_nothing_of_the_training_is_known(fitted, tmp_path):
+    classifier, features = fitted
+    classifier.save(tmp_path / "c")
+    save_file({"x": features.values}, tmp_path / "x.safetensors")
+    code = (
+        "import sys, torch; from nameonly import load; from nameonly.types import Features;"
+        "from safetensors.torch import load_file;"
+        f"x = load_file(r'{tmp_path}/x.safetensors')['x'];"
+        f"c = load(r'{tmp_path}/c');"
+        "p = c.predict(Features(x, tuple(map(str, range(60))), c.backbone.name));"
+        "print(p.labels.tolist())"
+    )
+    got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(got.stdout) == classifier.predict(features).labels.tolist()

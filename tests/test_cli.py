@@ -1,0 +1,128 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+NAMES = "zero,one,two,three,four,five,six,seven,eight,nine"
+
+
+def nameonly(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "nameonly", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=280,
+    )
+
+
+@pytest.fixture
+def labelled(digits, tmp_path):
+    out = tmp_path / "out"
+    got = nameonly("label", digits, "-c", NAMES, "--backbone", "tiny", "-o", out)
+    assert got.returncode == 0, got.stderr
+    return out, got
+
+
+def test_label_tells_where_things_are_and_what_tiny_knows(labelled):
+    out, got = labelled
+    assert "120 of 120 images labelled with 10 classes" in got.stdout
+    assert f"{out}/report.html" in got.stdout
+    assert "glyphs" in got.stderr and "\x1b" not in got.stdout + got.stderr
+
+
+def test_json_is_the_only_thing_on_stdout(digits, tmp_path):
+    got = nameonly(
+        "label", digits, "-c", NAMES, "--backbone", "tiny", "-o", tmp_path / "o", "--json"
+    )
+    summary = json.loads(got.stdout)
+    assert summary["counts"]["labelled"] == 120 and summary["out"] == str(tmp_path / "o")
+
+
+def test_predict_evaluate_compare(labelled, digits, all_digits, tmp_path):
+    out, _ = labelled
+    got = nameonly("predict", out / "classifier", digits, "-o", tmp_path / "p")
+    assert got.returncode == 0 and "120 of 120" in got.stdout
+    got = nameonly("evaluate", out / "labels.parquet", all_digits[1], "--json")
+    found = json.loads(got.stdout)
+    assert found["n"] == 120 and 0.4 < found["accuracy"] <= 1
+    got = nameonly("evaluate", out, all_digits[1])
+    assert "mean class accuracy" in got.stdout and "seven" in got.stdout
+    got = nameonly("compare", out, tmp_path / "p")
+    assert "0 labels changed; agreement 100.0 %" in got.stdout
+
+
+def test_settings_and_dry_run(digits, tmp_path):
+    common = ("label", digits, "-c", NAMES, "--backbone", "tiny")
+    out = tmp_path / "o"
+    got = nameonly(
+        *common, "-o", out, "--set", "pseudo_labels.by=column", "--set", "decisions=abstain"
+    )
+    settings = json.loads((out / "run.json").read_text())["settings"]
+    assert settings["pseudo_labels"]["by"] == "column"
+    assert settings["decisions"]["method"] == "abstain"
+    got = nameonly(*common, "--dry-run")
+    assert got.returncode == 0 and "nothing was written" in got.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("label", "{d}", "-c", NAMES), "label needs --out"),
+        (("label", "{d}", "-c", "cat", "-o", "{t}/x"), "two"),
+        (("label", "{t}/none", "-c", NAMES, "-o", "{t}/x", "--backbone", "tiny"), "none"),
+        (("label", "{d}", "-o", "{t}/x"), "class names are missing"),
+        (("label", "{d}", "-c", NAMES, "-o", "{d}", "--backbone", "tiny"), "holds other files"),
+        (("label", "{d}", "-c", NAMES, "-o", "{t}/x", "--set", "k=3"), "no stage 'k'"),
+        (("label", "{d}", "-c", NAMES, "-o", "{t}/x", "--set", "k"), "--set expects"),
+        (
+            ("label", "{d}", "-c", NAMES, "-o", "{t}/x", "--recipe", "up"),
+            "no method 'up' in recipes",
+        ),
+        (
+            ("label", "{d}", "-c", NAMES, "-o", "{t}/x", "--backbone", "no/model"),
+            "--backbone /path",
+        ),
+        (("label", "{d}", "-c", NAMES, "-o", "{t}/x", "--device", "abacus"), "try --device cpu"),
+        (("predict", "{d}", "{d}", "-o", "{t}/x"), "is not a classifier"),
+        (("evaluate", "{d}", "{t}/truth.csv"), "labels.parquet"),
+        (("compare", "{d}", "{t}"), "run"),
+        (("doctor", "--verify-backbone", "no/model"), "pass its folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(digits, tmp_path, arguments, words):
+    filled = [a.format(d=digits, t=tmp_path) for a in arguments]
+    got = nameonly(*filled, HF_HUB_OFFLINE="1")
+    assert got.returncode == 2, got.stderr
+    lines = [line for line in got.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and words in got.stderr and "Traceback" not in got.stderr
+    assert got.stdout == "" and not (tmp_path / "x").exists()
+
+
+def test_methods_lists_every_stage():
+    listed = json.loads(nameonly("methods", "--json").stdout)
+    assert {c["name"] for c in listed["recipes"]} == {"zero_shot", "up_adapter"}
+    assert all(c["title"] and c["paper"] for cards in listed.values() for c in cards)
+
+
+def test_doctor_finds_tiny_sound(tmp_path):
+    got = nameonly("doctor", "--verify-backbone", "tiny", "--json")
+    assert got.returncode == 0, got.stderr
+    assert json.loads(got.stdout)[0]["failed"] is False
+    got = nameonly("doctor", "--cache", tmp_path / "c", HF_HUB_OFFLINE="1")
+    assert "torchvision fits torch" in got.stdout and "not reachable" in got.stdout
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['nameonly', '--help']\n"
+        "from nameonly.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'transformers', 'sklearn', 'pyarrow', 'PIL', 'rich'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert got.returncode == 0 and "Usage" in got.stdout, got.stderr

@@ -1,0 +1,136 @@
+import pytest
+import torch
+from PIL import Image
+
+from nameonly.backbones.clip import ClipBackbone
+from nameonly.encoding import build_text_classifier, encode_image_set, encode_texts, open_store
+from nameonly.images import open_images
+from nameonly.types import LabelSpace
+
+
+@pytest.fixture
+def backbone():
+    return ClipBackbone("tiny", device="cpu", dtype="float32", batch_size=16)
+
+
+@pytest.fixture
+def passes(backbone):
+    """Count forward passes of the real towers, and the rows in them."""
+    seen = {"images": 0, "texts": 0}
+
+    def count(name):
+        def hook(module, args, kwargs, output):
+            given = args[0] if args else next(iter(kwargs.values()))
+            seen[name] += len(given)
+
+        return hook
+
+    backbone.network.vision_model.register_forward_hook(count("images"), with_kwargs=True)
+    backbone.network.text_model.register_forward_hook(count("texts"), with_kwargs=True)
+    return seen
+
+
+def test_nothing_is_encoded_twice(digits, backbone, passes, tmp_path):
+    images, _ = open_images(digits)
+    first = encode_image_set(images, backbone, tmp_path)
+    assert passes["images"] == first.n_encoded == 120
+    again = encode_image_set(images, backbone, tmp_path)
+    assert passes["images"] == 120 and again.n_encoded == 0
+    assert torch.equal(first.features.values, again.features.values)
+
+
+def test_rows_are_unique_images_in_order_of_id(digits, backbone, passes, tmp_path):
+    copy = digits / "sub" / "copy.png"
+    copy.parent.mkdir()
+    copy.write_bytes((digits / "digit-0003.png").read_bytes())
+    images, _ = open_images(digits)
+    encoded = encode_image_set(images, backbone, tmp_path)
+    assert len(images) == 121 and passes["images"] == 120
+    assert list(encoded.features.ids) == sorted(set(images.ids))
+
+
+def test_a_bad_image_harms_no_other(digits, backbone, tmp_path):
+    images, _ = open_images(digits)
+    clean = encode_image_set(images, backbone, tmp_path / "a")
+    for name in ("digit-0000.png", "digit-0050.png"):
+        path = digits / name
+        path.write_bytes(path.read_bytes()[:60])
+    (digits / "zz.jpg").write_text("hello")
+    images, _ = open_images(digits)
+    encoded = encode_image_set(images, backbone, tmp_path / "b")
+    bad = [q.source for q in encoded.quarantined]
+    assert bad == ["digit-0000.png", "digit-0050.png", "zz.jpg"]
+    row = {i: r for r, i in enumerate(clean.features.ids)}
+    kept = clean.features.values[[row[i] for i in encoded.features.ids]]
+    torch.testing.assert_close(encoded.features.values, kept, atol=1e-5, rtol=0)
+
+
+def test_images_that_vanish_or_change_while_running_are_set_aside(digits, backbone, tmp_path):
+    images, _ = open_images(digits)
+    (digits / "digit-0007.png").unlink()
+    Image.new("RGB", (9, 9)).save(digits / "digit-0008.png")
+    encoded = encode_image_set(images, backbone, tmp_path)
+    reasons = {q.source: q.reason for q in encoded.quarantined}
+    assert set(reasons) == {"digit-0007.png", "digit-0008.png"}
+    assert "changed" in reasons["digit-0008.png"]
+
+
+def test_a_duplicate_stands_in_for_one_that_vanished(digits, backbone, tmp_path):
+    (digits / "a-copy.png").write_bytes((digits / "digit-0003.png").read_bytes())
+    images, _ = open_images(digits)
+    (digits / "a-copy.png").unlink()
+    encoded = encode_image_set(images, backbone, tmp_path)
+    assert encoded.quarantined == [] and len(encoded.features) == 120
+
+
+def test_no_readable_image_is_one_clear_error(backbone, tmp_path):
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.jpg").write_text(f"text {i}")
+    images, _ = open_images(folder)
+    with pytest.raises(ValueError, match="none of the 3 images could be read"):
+        encode_image_set(images, backbone, tmp_path / "cache")
+
+
+def test_a_damaged_store_is_made_again_with_a_word(digits, backbone, passes, tmp_path):
+    images, _ = open_images(digits)
+    first = encode_image_set(images, backbone, tmp_path)
+    shard = next(open_store(tmp_path, "images", backbone).folder.glob("*.npy"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 255
+    shard.write_bytes(content)
+    again = encode_image_set(images, backbone, tmp_path)
+    assert passes["images"] == 240 and "damaged" in again.repairs[0]
+    assert torch.equal(first.features.values, again.features.values)
+
+
+def test_another_dtype_has_its_own_features(digits, backbone, tmp_path):
+    images, _ = open_images(digits)
+    encode_image_set(images, backbone, tmp_path)
+    other = ClipBackbone("tiny", device="cpu", dtype="bfloat16", batch_size=16)
+    assert encode_image_set(images, other, tmp_path).n_encoded == 120
+
+
+def test_progress_reaches_the_total(digits, backbone, tmp_path):
+    seen = []
+    images, _ = open_images(digits)
+    encode_image_set(images, backbone, tmp_path, lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (120, 120) and seen == sorted(seen)
+
+
+def test_texts_are_encoded_once_each(backbone, passes, tmp_path):
+    a = encode_texts(["one", "two", "one"], backbone, tmp_path)
+    assert passes["texts"] == 2 and torch.equal(a[0], a[2])
+    b = encode_texts(["two", "three"], backbone, tmp_path)
+    assert passes["texts"] == 3 and torch.equal(a[1], b[0])
+
+
+def test_text_weights_are_the_mean_of_each_class(backbone, tmp_path):
+    texts = [["a zero", "the zero"], ["a one"]]
+    got = build_text_classifier(texts, LabelSpace(("zero", "one")), backbone, tmp_path)
+    rows = backbone.encode_texts(["a zero", "the zero", "a one"])
+    mean = rows[:2].mean(dim=0)
+    torch.testing.assert_close(got.weights[0], mean / mean.norm(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(got.weights[1], rows[2], atol=1e-5, rtol=1e-5)
+    assert got.logit_scale == backbone.logit_scale

@@ -1,0 +1,97 @@
+import multiprocessing
+import os
+
+import pyarrow.parquet as pq
+import pytest
+
+from nameonly import outputs
+
+
+def finished(folder):
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    (folder / "labels.parquet").write_text("old")
+    (folder / "review.parquet").write_text("a person's work")
+    return folder
+
+
+def test_a_folder_with_other_files_is_never_touched(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="holds other files"):
+            outputs.check_free(tmp_path, overwrite)
+
+
+def test_a_finished_run_needs_overwrite(tmp_path):
+    out = finished(tmp_path / "out")
+    with pytest.raises(ValueError, match="--overwrite"):
+        outputs.check_free(out, False)
+    outputs.check_free(out, True)
+    outputs.check_free(tmp_path / "new", False)
+    (tmp_path / "empty").mkdir()
+    outputs.check_free(tmp_path / "empty", False)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="is a file"):
+        outputs.check_free(tmp_path / "file", True)
+
+
+def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
+    out = tmp_path / "deep" / "out"
+    with pytest.raises(RuntimeError), outputs.staging(out) as folder:
+        (folder / "labels.parquet").write_text("half")
+        raise RuntimeError
+    assert not out.exists() and os.listdir(out.parent) == []
+    with outputs.staging(out) as folder:
+        (folder / "run.json").write_text("{}")
+        assert not out.exists()
+    assert os.listdir(out) == ["run.json"] and os.listdir(out.parent) == ["out"]
+
+
+def test_overwriting_replaces_our_files_and_keeps_the_users(tmp_path):
+    out = finished(tmp_path / "out")
+    (out / "classifier").mkdir()
+    (out / "classifier" / "old.json").write_text("old")
+    with outputs.staging(out) as folder:
+        (folder / "run.json").write_text("new")
+        (folder / "labels.parquet").write_text("new")
+        (folder / "classifier").mkdir()
+    assert (out / "review.parquet").read_text() == "a person's work"
+    assert (out / "labels.parquet").read_text() == (out / "run.json").read_text() == "new"
+    assert os.listdir(out / "classifier") == []
+
+
+def test_a_replacement_that_was_killed_can_be_done_again(tmp_path):
+    out = finished(tmp_path / "out")
+    (out / "run.json").rename(out / outputs.REPLACED)
+    outputs.check_free(out, False)
+    with outputs.staging(out) as folder:
+        (folder / "run.json").write_text("new")
+    assert not (out / outputs.REPLACED).exists() and (out / "run.json").read_text() == "new"
+
+
+def hold(out, ready, go):
+    with outputs.staging(out):
+        ready.set()
+        go.wait(60)
+
+
+def test_two_runs_do_not_write_one_folder(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ready, go = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(tmp_path / "out", ready, go))
+    other.start()
+    assert ready.wait(60)
+    with (
+        pytest.raises(ValueError, match="another run is writing"),
+        outputs.staging(tmp_path / "out"),
+    ):
+        pass
+    go.set()
+    other.join()
+    assert other.exitcode == 0
+
+
+def test_quarantine_without_rows_has_its_columns(tmp_path):
+    outputs.write_quarantine(tmp_path, [])
+    table = pq.read_table(tmp_path / "quarantine.parquet")
+    assert table.column_names == ["path", "reason"] and len(table) == 0
