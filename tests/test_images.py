@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -333,8 +334,6 @@ def test_errors(tmp_path):
 
 def test_arrays_of_a_large_folder_stay_small(tmp_path):
     """Encoded bytes are not kept: 40 MB of them are hashed, far less is in use at the end."""
-    import tracemalloc
-
     generator = np.random.default_rng(0)
     for number in range(40):
         (tmp_path / f"{number}.jpg").write_bytes(generator.bytes(1 << 20))
@@ -348,9 +347,9 @@ def test_arrays_of_a_large_folder_stay_small(tmp_path):
 
 @pytest.mark.skipif(not CIFAR.is_file(), reason="the CIFAR-10 table is not beside the repository")
 def test_real_table(tmp_path):
-    start = time.monotonic()
+    start = time.process_time()  # what this process used: a busy machine fails nothing
     images, quarantined = open_images(CIFAR)
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
     assert len(images) == 10_000 and quarantined == []
     assert images.sources[-1] == "cifar10_test.parquet#9999"
     sizes = {load(images, row).size for row in range(len(images))}

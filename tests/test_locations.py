@@ -50,7 +50,7 @@ def test_size_limits(tmp_path, monkeypatch):
     assert why(FileLocation(str(tmp_path / "a.jpg"))).startswith("11 bytes")
     check_bytes(10)
     for size in (0, 11):
-        with pytest.raises(OSError, match="zero|11"):
+        with pytest.raises(OSError, match=r"zero|11"):
             check_bytes(size)
 
 

@@ -3,6 +3,7 @@
 Axes: n images, m support images, c classes, d feature dimension.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -46,7 +47,8 @@ class LabelSpace:
         if blank:
             raise ValueError(f"class names at positions {blank} are empty")
         keys = [class_key(name) for name in self.class_names]
-        repeated = [n for n, k in zip(self.class_names, keys, strict=True) if keys.count(k) > 1]
+        counts = Counter(keys)
+        repeated = [n for n, k in zip(self.class_names, keys, strict=True) if counts[k] > 1]
         if repeated:
             raise ValueError(f"class names repeat (case and spacing ignored): {sorted(repeated)}")
         for field in ("seen", "prompts", "descriptions", "parents"):

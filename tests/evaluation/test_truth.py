@@ -113,8 +113,8 @@ def test_folder_names_are_the_truth():
     [
         (["1.jpg"], {"1.jpg": "dog"}, "auto", r"'dog' \(1 images\); class names are 'cat', 'snow"),
         (["1.jpg"], {"1.jpg": "3"}, "auto", "'3' .*positions, 0 to 2"),
-        (["1.jpg"], {"1.jpg": "-1"}, "auto", "'-1'"),
-        (["1.jpg"], {"1.jpg": "²"}, "auto", "'²'"),
+        (["1.jpg"], {"1.jpg": "-1"}, "auto", r"'-1' \(1 images\)"),
+        (["1.jpg"], {"1.jpg": "²"}, "auto", r"'²' \(1 images\)"),
         (["1.jpg", "2.jpg"], {"1.jpg": "1", "2.jpg": "cat"}, "auto", r"no class names: '1' \(1"),
         (["dog/1.jpg", "dog/2.jpg", "cat/1.jpg"], None, "folder", r"'dog' \(2 images\)"),
         (["1.jpg"], None, "folder", "no image lies in a folder"),

@@ -100,13 +100,17 @@ def _labels(
 
 def plain_path(path: str) -> str:
     """Return a path with single forward slashes, in NFC: tables travel between systems."""
-    return str(PurePosixPath(unicodedata.normalize("NFC", path).replace("\\", "/")))
+    parts = unicodedata.normalize("NFC", path).replace("\\", "/").split("/")
+    return "/".join(part for part in parts if part not in ("", "."))
 
 
 def _endings(path: str) -> list[str]:
     """Return the path without its first folder, without its first two, ... down to the name."""
-    parts = path.split("/")
-    return ["/".join(parts[i:]) for i in range(1, len(parts))]
+    endings = []
+    while "/" in path:
+        path = path.split("/", 1)[1]
+        endings.append(path)
+    return endings
 
 
 def shown_items(items: Iterable[str], n: int = EXAMPLES) -> str:
