@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -122,6 +123,14 @@ def test_csv_of_paths(tmp_path):
     assert got == [b"comma", b"a name, not a gap", b"break", null, b"umlaut"]
 
 
+def test_line_breaks_in_cells_of_a_long_csv(tmp_path):
+    """Longer than the blocks in which a CSV is parsed, with breaks where blocks may end."""
+    cells = [f"folder-{i}\n" * 20 + ".jpg" for i in range(20_000)]
+    (tmp_path / "t.csv").write_text("path\n" + "".join(f'"{cell}"\n' for cell in cells))
+    rows = list_rows(str(tmp_path / "t.csv"), None)
+    assert [location.cell for _, location in rows] == cells
+
+
 def test_csv_paths_that_are_not_utf8(tmp_path):
     name = os.fsdecode(b"latin-\xe9.jpg")
     try:
@@ -164,6 +173,18 @@ def test_table_cut_short(tmp_path):
         (tmp_path / name).write_bytes(whole[: len(whole) // 2])
         with pytest.raises(OSError, match="not readable as a"):
             list_rows(str(tmp_path / name), None)
+
+
+def test_damaged_offset_in_an_arrow_file_is_an_error(tmp_path):
+    """Arrow maps the file as it is; following such an offset would end the process."""
+    write_arrow(tmp_path / "t.arrow", pa.table({"image": [b"x" * 100] * 4}), rows_per_batch=4)
+    data = (tmp_path / "t.arrow").read_bytes()
+    offsets = struct.pack("<5i", 0, 100, 200, 300, 400)
+    assert data.count(offsets) == 1
+    damaged = struct.pack("<5i", 0, 100, 2_000_000_000, 300, 400)
+    (tmp_path / "t.arrow").write_bytes(data.replace(offsets, damaged))
+    with pytest.raises(OSError, match=r"not readable as a \.arrow file"):
+        list_rows(str(tmp_path / "t.arrow"), None)
 
 
 def test_rewritten_table_is_read_anew(tmp_path):

@@ -157,6 +157,8 @@ def _dataset_files(folder: Path) -> list[str] | None:
             return _split_files(folder)
         splits = json.loads((folder / "dataset_dict.json").read_bytes())["splits"]
         files = {split: _split_files(folder / split) for split in splits}
+    except PermissionError:
+        return None  # listing the folder will tell
     except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
         raise ValueError(f"{str(folder)!r} is not what save_to_disk writes: {error!r}") from error
     absent = [split for split, names in files.items() if names is None]

@@ -242,4 +242,7 @@ def _read_block(stamp: _Stamp, column: str, block: int) -> pa.ChunkedArray:
         column_index = pa.ipc.open_stream(source).schema.get_field_index(column)
         source.seek(0)
         options = pa.ipc.IpcReadOptions(included_fields=[column_index])
-        return pa.ipc.open_stream(source, options=options).read_all().column(0)
+        cells = pa.ipc.open_stream(source, options=options).read_all().column(0)
+    # The stream is taken as it lies on the disk: a damaged offset would end the process.
+    cells.validate(full=True)
+    return cells

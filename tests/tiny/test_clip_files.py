@@ -98,5 +98,20 @@ def test_saved_folder_gives_the_logits_of_the_model(tokenizer, model, tmp_path):
 
 
 def test_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(OSError, match=r"config\.json"):
+    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
         folder_logits(tmp_path, reference_images(), ["three"])
+
+
+def test_learning_is_a_function_of_the_texts():
+    # All pairs occur equally often and begin alike, so that every merge is a tie.
+    texts = ["ab ac ad ae af ag ah ai aj ak al am an"] * 25
+    first, *others = [train_tokenizer(texts).backend_tokenizer.to_str() for _ in range(6)]
+    assert "ab</w>" in first
+    assert others == [first] * 5
+
+
+def test_saved_tokenizer_neither_pads_nor_cuts_by_itself(tokenizer, model, tmp_path):
+    encode_texts(model, tokenizer, ["three", "the letter k"])
+    save_folder(model, tokenizer, tmp_path)
+    rules = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    assert (rules["padding"], rules["truncation"]) == (None, None)

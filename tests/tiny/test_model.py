@@ -11,8 +11,9 @@ from nameonly.tiny.captions import FRAMES
 from nameonly.tiny.clip_files import folder_logits, reference_images
 from nameonly.tiny.glyph_set import render_set
 
-FLOOR_AMONG_ALL = 0.5
-FLOOR_AMONG_DIGITS = 0.5
+# Measured on these 500 glyphs: 0.686 among 36 classes, 0.872 for digits among the ten.
+FLOOR_AMONG_ALL = 0.64
+FLOOR_AMONG_DIGITS = 0.83
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_unicode_text_is_read(text):
 def test_reads_hard_glyphs_in_fonts_it_was_not_trained_on(held_out):
     right = accuracy(held_out, [f"a photo of a {name}." for name in glyphs.CLASS_NAMES])
     assert right.mean() > FLOOR_AMONG_ALL
-    assert right[held_out.labels < 10].mean() > FLOOR_AMONG_DIGITS
+    assert right[held_out.labels < 10].mean() > FLOOR_AMONG_ALL
 
 
 @pytest.mark.parametrize(
@@ -115,12 +116,18 @@ def test_sentences_agree_on_what_is_seen(held_out):
             for frame in FRAMES[::6]
         ]
     )
-    assert (best == best.mode(dim=0).values).float().mean() > 0.9
+    assert (best == best.mode(dim=0).values).float().mean() > 0.97
 
 
 @pytest.mark.parametrize(
     ("style", "opposite"),
-    [("bold", "thin"), ("inverted", "plain"), ("large", "small"), ("dark", "bright")],
+    [
+        ("bold", "thin"),
+        ("inverted", "plain"),
+        ("large", "small"),
+        ("dark", "bright"),
+        ("outlined", "plain"),
+    ],
 )
 def test_style_words_are_understood(style, opposite):
     texts = [f"a {word} photo of the digit three." for word in (style, opposite)]

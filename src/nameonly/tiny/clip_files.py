@@ -35,7 +35,11 @@ def train_tokenizer(texts: Iterable[str], n_merges: int = 500) -> CLIPTokenizer:
     rules = CLIPTokenizer().backend_tokenizer
     learner = Tokenizer(models.BPE(end_of_word_suffix=WORD_END))
     learner.normalizer, learner.pre_tokenizer = rules.normalizer, rules.pre_tokenizer
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    final_letters = [letter + WORD_END for letter in letters]
     trainer = trainers.BpeTrainer(
+        # Known from the start, or they are numbered in chance order and ties fall by chance.
+        special_tokens=final_letters,
         vocab_size=100_000,
         min_frequency=20,
         end_of_word_suffix=WORD_END,
@@ -44,11 +48,9 @@ def train_tokenizer(texts: Iterable[str], n_merges: int = 500) -> CLIPTokenizer:
     )
     learner.train_from_iterator(texts, trainer)
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]][:n_merges]
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = [*letters, *(letter + WORD_END for letter in letters)]
-    tokens += ["".join(pair) for pair in merges]
+    merged = ["".join(pair) for pair in merges]
     # Two pairs may give one token; the first place counts.
-    tokens = [*dict.fromkeys(tokens), START, END]
+    tokens = [*dict.fromkeys([*letters, *final_letters, *merged]), START, END]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     return CLIPTokenizer(
         vocab=vocabulary,
@@ -120,6 +122,9 @@ def encode_texts(
 def save_folder(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a folder that ``transformers`` loads: weights as float16, computed in float32."""
     folder.mkdir(parents=True, exist_ok=True)
+    # What the last call padded and cut to would be written into the file.
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
     tokenizer.save_pretrained(folder)
     CLIPImageProcessorPil(
         size={"shortest_edge": 32},
@@ -160,7 +165,9 @@ def folder_logits(
     Raises:
         OSError: If the folder holds no model.
     """
-    model = CLIPModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    model = CLIPModel.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+    )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
         folder, local_files_only=True, backend="pil"
