@@ -26,6 +26,7 @@ from nameonly.evaluation.metrics import accuracy_score
 from nameonly.ops.prototypes import class_prototypes
 from nameonly.prompts.templates import Templates
 from nameonly.pseudo_labels.top_k_per_class import TopKPerClass
+from nameonly.recipes.up_adapter import UpAdapter
 from nameonly.tiny.digits import CLASS_NAMES, halves, load_digits_images
 from nameonly.types import Features, LabelSpace, PseudoLabels, TextClassifier
 
@@ -108,7 +109,7 @@ def measure(
                 right = chosen[np.arange(len(y_adapt)), y_adapt].sum()
                 precision.setdefault(name, []).append(float(right / chosen.sum()))
                 add(f"UP-Adapter, {name}", adapted(adapt, text, labels))
-                add(f"prototypes frozen, {name}", adapted(adapt, text, labels, epochs=0))
+                add(f"prototypes frozen, {name}", adapted(adapt, text, labels, steps=0))
                 add(f"prototypes alone, {name}", prototypes_alone(adapt, text, labels))
                 add(f"5 neighbours, {name}", nearest_neighbours(adapt, labels))
     return found, precision
@@ -142,7 +143,7 @@ def main() -> None:
         for name in precision
     ]
     fixed = PrototypeAdapter()
-    labeller = TopKPerClass()
+    labeller = UpAdapter().pseudo_labels
     default = f"{labeller.by} {labeller.images_per_class}"
     ours = found[f"UP-Adapter, {default}"]
     others = ["zero-shot", *(f"{kind}, {default}" for kind in kinds[1:])]

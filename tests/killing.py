@@ -1,7 +1,8 @@
 """Runs one labelling job again and again in forked children and kills each at another step.
 
 A step is a file operation (opening to write, renaming, removing, making a folder) or a Python
-function call. Started as a program by ``test_faults.py``: torch's threads must not run before a fork.
+function call. Started as a program by ``test_faults.py``, for torch's threads must not run before a
+fork.
 """
 
 import json

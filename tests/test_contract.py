@@ -147,7 +147,7 @@ def test_adapter_refuses_before_fit_and_without_labels(adapter, toy):
     none = PseudoLabels(labels.ids, labels.probs, labels.candidates & False, labels.confidence)
     with pytest.raises(ValueError, match="60 images"):
         adapter.fit(features, text, none)
-    with pytest.raises(ValueError, match="other|different"):
+    with pytest.raises(ValueError, match=r"other|different"):
         adapter.fit(features.subset(PERM), text, labels)
 
 

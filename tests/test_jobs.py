@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from awkward import make_awkward_folder
 from PIL import Image
 
-from awkward import make_awkward_folder
 from nameonly import label, load, predict
 from nameonly.backbones.clip import ClipBackbone
 from nameonly.jobs import dry_run

@@ -42,13 +42,13 @@ def test_settings_reach_the_parts():
         "pseudo_labels.images_per_class": 4,
         "decisions": "abstain",
         "decisions.threshold": 0.7,
-        "adapters.epochs": 3,
+        "adapters.steps": 3,
     }
     recipe = methods.build_recipe("up_adapter", settings, seed=5)
     told = methods.describe_recipe(recipe)
     assert told["pseudo_labels"]["images_per_class"] == 4
     assert told["decisions"] == {"method": "abstain", "threshold": 0.7}
-    assert told["adapters"]["epochs"] == 3 and told["adapters"]["seed"] == 5
+    assert told["adapters"]["steps"] == 3 and told["adapters"]["seed"] == 5
     assert methods.describe_recipe(methods.build_recipe("up_adapter"))["adapters"]["seed"] == 0
 
 
@@ -59,4 +59,4 @@ def test_own_templates_come_as_a_list():
 
 def test_a_setting_of_a_stage_that_the_recipe_lacks_is_refused():
     with pytest.raises(ValueError, match="recipe 'zero_shot' has no stage 'adapters'"):
-        methods.build_recipe("zero_shot", {"adapters.epochs": 3})
+        methods.build_recipe("zero_shot", {"adapters.steps": 3})

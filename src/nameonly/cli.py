@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a check failed; 2 bad input; 130 stopped by Ctrl-C.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -44,6 +45,8 @@ Images = Annotated[
 
 def main() -> None:
     """Run the command line; a wrong input is one line on stderr and exit code 2."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:

@@ -230,6 +230,7 @@ class Console:
         self.line(f"{found['n_images']:,} real handwritten digits, ten names, no label:")
         self.line(f"  zero-shot   {share(found['zero_shot_accuracy'])}")
         self.line(f"  {found['recipe']}  {share(found['accuracy'])}")
+        self.line(f"note: {found['backbone_note']}")
         self.line(f"images  {found['images']}")
         self.line(f"labels  {found['labels']}")
         self.line(f"report  {found['report']}")

@@ -1,4 +1,4 @@
-"""Heads on features as scikit-learn estimators: for pipelines, grid searches and your own labels."""
+"""Heads on features as scikit-learn estimators: for pipelines and your own labels."""
 
 from typing import Any
 
@@ -26,8 +26,8 @@ class PrototypeHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Attributes:
         text_weights: Float[c, d], rows in the order of the sorted labels; None for class means.
         logit_scale: Multiplier of cosine similarity.
-        residual_weight: See ``PrototypeAdapter``; so are ``sharpness``, ``epochs``,
-            ``learning_rate``, ``batch_size`` and ``seed``.
+        residual_weight: See ``PrototypeAdapter``; so are ``sharpness``, ``steps``,
+            ``learning_rate``, ``temperature``, ``batch_size`` and ``seed``.
     """
 
     def __init__(
@@ -35,11 +35,12 @@ class PrototypeHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         text_weights: Any = None,
         *,
         logit_scale: Any = 100.0,
-        residual_weight: Any = 1.0,
+        residual_weight: Any = 16.0,
         sharpness: Any = 1.0,
-        epochs: Any = 20,
+        steps: Any = 100,
         learning_rate: Any = 1e-3,
-        batch_size: Any = 256,
+        temperature: Any = 0.5,
+        batch_size: Any = 4096,
         seed: Any = 0,
     ) -> None:
         """Keep the settings; ``fit`` checks them, for scikit-learn may set any value here."""
@@ -47,8 +48,9 @@ class PrototypeHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.logit_scale = logit_scale
         self.residual_weight = residual_weight
         self.sharpness = sharpness
-        self.epochs = epochs
+        self.steps = steps
         self.learning_rate = learning_rate
+        self.temperature = temperature
         self.batch_size = batch_size
         self.seed = seed
 
@@ -86,8 +88,9 @@ class PrototypeHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.adapter_ = PrototypeAdapter(
             residual_weight=float(self.residual_weight),
             sharpness=float(self.sharpness),
-            epochs=self.epochs,
+            steps=self.steps,
             learning_rate=float(self.learning_rate),
+            temperature=float(self.temperature),
             batch_size=self.batch_size,
             seed=self.seed,
         ).fit(features, text, labels)

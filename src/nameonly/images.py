@@ -14,9 +14,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from nameonly.decoding import BadImageError, decode
-from nameonly.locations import FileLocation, Unreadable, reason
-from nameonly.paths import (
+from nameonly.sources.decoding import BadImageError, decode
+from nameonly.sources.locations import FileLocation, Unreadable, reason
+from nameonly.sources.paths import (
     IMAGE_SUFFIXES,
     SHARD_SUFFIXES,
     TABLE_SUFFIXES,
@@ -24,8 +24,8 @@ from nameonly.paths import (
     find_files,
     has_suffix,
 )
-from nameonly.shards import list_members
-from nameonly.tables import list_rows
+from nameonly.sources.shards import list_members
+from nameonly.sources.tables import list_rows
 from nameonly.types import ImageSet, Location
 
 __all__ = ["BadImageError", "Quarantined", "content_id", "decode", "load", "open_images"]

@@ -96,7 +96,9 @@ def _publish(partial: Path, out: Path) -> None:
 
 
 def labels_table(outcome: Outcome, method: str) -> pa.Table:
-    """Return one row per source: label, probability, runner-up, margin and probabilities.
+    """Return one row per source: label, its probability, the best other class, margin, the rest.
+
+    Where the decision abstained, probability and runner-up are those of the most probable class.
 
     Up to ``MAX_PROBABILITY_COLUMNS`` classes every class has a column ``p_<name>``; above that the
     five most probable stand in ``top_labels`` and ``top_probabilities``.
@@ -106,13 +108,16 @@ def labels_table(outcome: Outcome, method: str) -> pa.Table:
     top = probs.topk(min(TOP, len(names)), dim=1)
     named = pa.array(names, pa.string())
     labels = outcome.predictions.labels
+    answer = torch.where(labels >= 0, labels, top.indices[:, 0])[:, None]
+    probability = probs.gather(1, answer)[:, 0]
+    runner_up = probs.scatter(1, answer, -1.0).max(dim=1)
     columns: dict[str, Any] = {
         "path": pa.array(outcome.inputs.sources, pa.string()),
         "id": pa.array(outcome.predictions.ids, pa.string()),
         "label": named.take(pa.array(labels.numpy(), mask=(labels < 0).numpy())),
-        "probability": top.values[:, 0].numpy(),
-        "runner_up": named.take(pa.array(top.indices[:, 1].numpy())),
-        "margin": (top.values[:, 0] - top.values[:, 1]).numpy(),
+        "probability": probability.numpy(),
+        "runner_up": named.take(pa.array(runner_up.indices.numpy())),
+        "margin": (probability - runner_up.values).numpy(),
         "method": pa.array([method] * len(probs), pa.string()).dictionary_encode(),
         "zero_shot_label": pa.nulls(len(probs), pa.string())
         if outcome.zero_shot is None

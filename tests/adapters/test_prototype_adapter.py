@@ -24,27 +24,39 @@ def test_affinity_by_hand():
 def test_frozen_prototypes_are_the_means_of_the_selected(toy):
     features, text, space, _ = toy
     labels = labels_of(features, text, space, images_per_class=5)
-    adapter = PrototypeAdapter(epochs=0).fit(features, text, labels)
+    adapter = PrototypeAdapter(steps=0).fit(features, text, labels)
     want = torch.stack([features.values[labels.labels == j].mean(dim=0) for j in range(4)])
     torch.testing.assert_close(adapter.prototypes_, normalize(want, dim=1))
 
 
-def test_residual_speaks_as_loud_as_the_text(toy):
+def test_the_join_by_hand(toy):
+    features, text, space, _ = toy
+    labels = labels_of(features, text, space)
+    adapter = PrototypeAdapter(steps=0, residual_weight=2.0).fit(features, text, labels)
+    closeness = affinity(features.values, adapter.prototypes_, 1.0)
+    text_logits = text.predict_logits(features)
+    scale = spread(text_logits) / spread(closeness)
+    want = (text_logits + 2.0 * scale * closeness) / 3.0
+    torch.testing.assert_close(adapter.predict_logits(features), want)
+
+
+def test_both_branches_have_one_spread(toy):
     features, text, space, _ = toy
     labels = labels_of(features, text, space)
     for scale in (1.0, 15.0, 100.0):
         scaled = replace(text, logit_scale=scale)
-        adapter = PrototypeAdapter(epochs=0, residual_weight=2.0).fit(features, scaled, labels)
-        residual = adapter.predict_logits(features) - scaled.predict_logits(features)
-        ratio = spread(residual) / spread(scaled.predict_logits(features))
-        assert ratio.item() == pytest.approx(2.0, rel=1e-3)
+        text_spread = spread(scaled.predict_logits(features))
+        alone = PrototypeAdapter(steps=0, residual_weight=1e6).fit(features, scaled, labels)
+        assert spread(alone.predict_logits(features)).item() == pytest.approx(
+            text_spread.item(), rel=1e-3
+        )
 
 
 def test_no_logit_scale_changes_the_frozen_answer(toy):
     features, text, space, _ = toy
     labels = labels_of(features, text, space)
     answers = [
-        PrototypeAdapter(epochs=0)
+        PrototypeAdapter(steps=0)
         .fit(features, replace(text, logit_scale=s), labels)
         .predict_logits(features)
         .argmax(dim=1)
@@ -53,20 +65,52 @@ def test_no_logit_scale_changes_the_frozen_answer(toy):
     assert torch.equal(answers[0], answers[1]) and torch.equal(answers[1], answers[2])
 
 
-def test_learning_moves_the_prototypes_and_lowers_the_loss(toy):
+def test_learning_moves_the_prototypes_towards_their_own_images(toy):
     features, text, space, _ = toy
-    labels = labels_of(features, text, space)
-    targets = soft_targets(labels)
-    rows = labels.selected
+    labels = labels_of(features, text, space, images_per_class=2)
 
     def loss(adapter):
-        logits = adapter.predict_logits(features)[rows]
-        return torch.nn.functional.cross_entropy(logits, targets[rows]).item()
+        closeness = affinity(features.values, adapter.prototypes_, 1.0)
+        said = adapter.predict_logits(features).argmax(dim=1)
+        return torch.nn.functional.cross_entropy(closeness / (0.5 * spread(closeness)), said).item()
 
-    frozen = PrototypeAdapter(epochs=0).fit(features, text, labels)
-    learnt = PrototypeAdapter(epochs=20).fit(features, text, labels)
+    frozen = PrototypeAdapter(steps=0).fit(features, text, labels)
+    learnt = PrototypeAdapter(steps=50).fit(features, text, labels)
     assert not torch.allclose(frozen.prototypes_, learnt.prototypes_)
     assert loss(learnt) < loss(frozen)
+
+
+def test_images_that_were_not_selected_teach_too(toy):
+    features, text, space, _ = toy
+    labels = labels_of(features, text, space, images_per_class=2)
+    few = labels.selected.nonzero().flatten()
+    picked = features.subset(few)
+    kept = PseudoLabels(
+        picked.ids, labels.probs[few], labels.candidates[few], labels.confidence[few]
+    )
+    same_start = PrototypeAdapter(steps=0).fit(picked, text, kept).prototypes_
+    a = PrototypeAdapter(steps=0).fit(features, text, labels).prototypes_
+    torch.testing.assert_close(a, same_start)
+    b = PrototypeAdapter().fit(features, text, labels).prototypes_
+    c = PrototypeAdapter().fit(picked, text, kept).prototypes_
+    assert not torch.allclose(b, c)
+
+
+def test_given_labels_are_kept_while_learning(toy):
+    features, text, space, y = toy
+    wrong = (y + 1) % 4
+    logits = text.predict_logits(features)
+    labels = TopKPerClass(images_per_class=4).label(features, logits, space, wrong)
+    said = PrototypeAdapter(residual_weight=1e3).fit(features, text, labels)
+    assert torch.equal(said.predict_logits(features).argmax(dim=1), wrong)
+
+
+def test_many_small_batches_take_about_the_same_steps(toy):
+    features, text, space, _ = toy
+    labels = labels_of(features, text, space)
+    whole = PrototypeAdapter(steps=60).fit(features, text, labels).prototypes_
+    small = PrototypeAdapter(steps=60, batch_size=7).fit(features, text, labels).prototypes_
+    assert (whole * small).sum(dim=1).min() > 0.99
 
 
 def test_a_class_without_images_starts_at_its_text(toy):
@@ -75,7 +119,7 @@ def test_a_class_without_images_starts_at_its_text(toy):
     candidates = labels.candidates.clone()
     candidates[:, 2] = False
     labels = PseudoLabels(labels.ids, labels.probs, candidates, labels.confidence)
-    adapter = PrototypeAdapter(epochs=0).fit(features, text, labels)
+    adapter = PrototypeAdapter(steps=0).fit(features, text, labels)
     torch.testing.assert_close(adapter.prototypes_[2], text.weights[2])
 
 
@@ -86,19 +130,19 @@ def test_candidate_sets_share_an_image_by_probability():
     torch.testing.assert_close(soft_targets(labels), torch.tensor([[0.75, 0.25, 0.0], [0, 0, 0]]))
 
 
-def test_one_class_gives_the_text_logits(toy):
+def test_one_class_has_no_competition(toy):
     features, text, _, _ = toy
     one = TextClassifier(text.weights[:1], 20.0, ("ant",))
     labels = PseudoLabels(
         features.ids, torch.ones(60, 1), torch.ones(60, 1, dtype=torch.bool), torch.ones(60)
     )
     got = PrototypeAdapter().fit(features, one, labels).predict_logits(features)
-    torch.testing.assert_close(got, one.predict_logits(features))
+    assert torch.isfinite(got).all() and torch.equal(got.argmax(dim=1), torch.zeros(60).long())
 
 
 def test_labels_of_other_images_are_refused(toy):
     features, text, space, _ = toy
     labels = labels_of(features, text, space)
     other = Features(features.values, tuple(reversed(features.ids)), "toy")
-    with pytest.raises(ValueError, match="different images"):
+    with pytest.raises(ValueError, match="different images or orders"):
         PrototypeAdapter().fit(other, text, labels)

@@ -3,12 +3,16 @@
 Paper: Zhang et al. UP-Adapter: Unsupervised Prototype Adapter for Vision-Language Models.
     PRCV 2023, arXiv 2308.11507.
 Differs: reconstruction. The abstract fixes prototypes from the most confident images, their
-    fine-tuning and the residual connection; constants and loss were chosen here. The residual is
-    put on the scale of the text logits by the ratio of their spreads over the unlabelled images, so
-    that one weight serves every backbone's logit scale. A candidate set trains on the renormalised
-    probabilities of its classes.
+    fine-tuning and the residual connection; the rest was chosen here. (1) Both branches are put on
+    one scale by their spread over the unlabelled images, so that one weight serves every backbone's
+    logit scale, and their weighted mean keeps the spread of the text logits. (2) Fine-tuning takes
+    cross-entropy of the prototypes' own prediction with the label that both branches together give,
+    over all unlabelled images and for a fixed number of steps: on the selected images alone, with
+    the labels that the prototypes were made from, it adds nothing
+    (``docs/decisions/0002-what-the-prototypes-learn-from.md``).
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -40,23 +44,27 @@ def soft_targets(pseudo_labels: PseudoLabels) -> Float[Tensor, "n c"]:
 
 @dataclass
 class PrototypeAdapter:
-    """Adds the affinity with learnt class prototypes to the zero-shot logits.
+    """Joins the affinity with learnt class prototypes to the zero-shot logits.
+
+    ``logits = (t + a r) / (1 + a)``: t the text logits, r the affinity on the spread of t.
 
     Attributes:
-        residual_weight: Weight of the prototypes, in units of the spread of the text logits over
-            the unlabelled images (1 = both branches speak equally loud).
+        residual_weight: a, the weight of the prototypes in units of the text logits' spread
+            (1 = both branches speak equally loud).
         sharpness: b of the affinity; larger looks at the nearest prototypes only.
-        epochs: Passes over the selected images; 0 keeps the prototypes as they start.
+        steps: Updates of the prototypes, rounded up to whole passes; 0 keeps them as they start.
         learning_rate: Of AdamW (epsilon 1e-4), falling along a cosine.
+        temperature: Divisor of the affinity inside the loss, in units of its spread.
         batch_size: Images per step.
         seed: Of the order of images.
     """
 
-    residual_weight: float = 1.0
+    residual_weight: float = 16.0
     sharpness: float = 1.0
-    epochs: int = 20
+    steps: int = 100
     learning_rate: float = 1e-3
-    batch_size: int = 256
+    temperature: float = 0.5
+    batch_size: int = 4096
     seed: int = 0
     transductive: ClassVar[bool] = False
 
@@ -70,55 +78,62 @@ class PrototypeAdapter:
         """Start the prototypes at the selected images' means and fine-tune them.
 
         Args:
-            features: All unlabelled images; their spread sets the residual's scale.
+            features: All unlabelled images.
             text: The zero-shot classifier, left as it is.
-            pseudo_labels: One row per image of ``features``, in the same order.
+            pseudo_labels: One row per image of ``features``, in the same order. The selected images
+                make the prototypes; labels of confidence 1 (given ones) are kept while learning.
 
         Raises:
             ValueError: If no image is selected, or the pseudo-labels belong to other images.
         """
         if pseudo_labels.ids != features.ids:
-            raise ValueError(
-                "pseudo-labels and features are of different images, or in another order"
-            )
+            raise ValueError("pseudo-labels and features are of different images or orders")
         if not pseudo_labels.selected.any():
             raise ValueError(f"none of the {len(features)} images has a pseudo-label")
         order = features.id_order().to(features.values.device)
-        chosen = order[pseudo_labels.selected[order]]
-        values = features.values[chosen]
-        targets = soft_targets(pseudo_labels)[chosen]
-        start = class_prototypes(values, targets, text.weights)
-
-        text_spread = spread(text.predict_logits(features))
-        prototype_spread = spread(affinity(features.values, start, self.sharpness))
-        ratio = (text_spread / prototype_spread).item() if prototype_spread > 0 else 0.0
-        scale = self.residual_weight * ratio
+        ordered = features.subset(order)
+        targets = soft_targets(pseudo_labels)[order]
+        start = class_prototypes(ordered.values, targets, text.weights)
+        text_logits = text.predict_logits(ordered)
+        affinity_spread = spread(affinity(ordered.values, start, self.sharpness)).item()
 
         self.text_ = text
-        self.residual_scale_ = scale
-        self.prototypes_ = self._learn(start, values, targets, text)
+        self.residual_scale_ = spread(text_logits).item() / max(affinity_spread, 1e-12)
+        certain = (pseudo_labels.confidence >= 1.0) & pseudo_labels.selected
+        kept = torch.where(certain[order], targets.argmax(dim=1), -1)
+        self.prototypes_ = self._learn(start, ordered.values, text_logits, kept, affinity_spread)
         return self
+
+    def _join(
+        self, text_logits: Float[Tensor, "n c"], closeness: Float[Tensor, "n c"]
+    ) -> Float[Tensor, "n c"]:
+        residual = self.residual_weight * self.residual_scale_ * closeness
+        return (text_logits + residual) / (1 + self.residual_weight)
 
     def _learn(
         self,
         start: Float[Tensor, "c d"],
-        values: Float[Tensor, "m d"],
-        targets: Float[Tensor, "m c"],
-        text: TextClassifier,
+        values: Float[Tensor, "n d"],
+        text_logits: Float[Tensor, "n c"],
+        kept: Int[Tensor, " n"],
+        affinity_spread: float,
     ) -> Float[Tensor, "c d"]:
         prototypes = nn.Parameter(start.clone())
-        text_logits = text.logit_scale * values @ text.weights.T
+        divisor = self.temperature * max(affinity_spread, 1e-12)
 
         def loss(rows: Int[Tensor, " b"]) -> Float[Tensor, ""]:
-            residual = affinity(values[rows], prototypes, self.sharpness)
-            return cross_entropy(text_logits[rows] + self.residual_scale_ * residual, targets[rows])
+            closeness = affinity(values[rows], prototypes, self.sharpness)
+            now = self._join(text_logits[rows], closeness.detach()).argmax(dim=1)
+            labels = torch.where(kept[rows] >= 0, kept[rows], now)
+            return cross_entropy(closeness / divisor, labels)
 
-        schedule = Schedule(self.epochs, self.batch_size, self.learning_rate, epsilon=1e-4)
+        epochs = math.ceil(self.steps / math.ceil(len(values) / self.batch_size))
+        schedule = Schedule(epochs, self.batch_size, self.learning_rate, epsilon=1e-4)
         minimise(loss, [prototypes], len(values), schedule, seed=self.seed)
         return normalize(prototypes.detach(), dim=1)
 
     def predict_logits(self, features: Features) -> Float[Tensor, "n c"]:
-        """Return zero-shot logits plus the scaled affinity with the prototypes.
+        """Return the weighted mean of zero-shot logits and scaled affinity.
 
         Raises:
             ValueError: Before ``fit``, or if the features have another dimension.
@@ -126,5 +141,4 @@ class PrototypeAdapter:
         if not hasattr(self, "prototypes_"):
             raise ValueError("this adapter has learnt nothing yet; call fit first")
         text_logits = self.text_.predict_logits(features)
-        residual = affinity(features.values, self.prototypes_, self.sharpness)
-        return text_logits + self.residual_scale_ * residual
+        return self._join(text_logits, affinity(features.values, self.prototypes_, self.sharpness))

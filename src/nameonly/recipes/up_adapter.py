@@ -2,7 +2,8 @@
 
 Paper: Zhang et al. UP-Adapter: Unsupervised Prototype Adapter for Vision-Language Models.
     PRCV 2023, arXiv 2308.11507.
-Differs: reconstruction, see ``adapters/prototype_adapter.py``. One fixed setting for all data.
+Differs: reconstruction, see ``adapters/prototype_adapter.py``. One fixed setting for all data, with
+    64 images a class where the paper has 16.
 """
 
 from copy import deepcopy
@@ -36,7 +37,7 @@ class UpAdapter:
     """
 
     prompts: Prompts = field(default_factory=Templates)
-    pseudo_labels: PseudoLabeller = field(default_factory=TopKPerClass)
+    pseudo_labels: PseudoLabeller = field(default_factory=lambda: TopKPerClass(64))
     adapters: Adapter = field(default_factory=PrototypeAdapter)
     decisions: Decision = field(default_factory=Argmax)
 

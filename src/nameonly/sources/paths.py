@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from os import DirEntry, scandir
 from pathlib import Path
 
-from nameonly.locations import reason
+from nameonly.sources.locations import reason
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 TABLE_SUFFIXES = (".arrow", ".csv", ".parquet")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nameonly import paths
-from nameonly.paths import find_files
+from nameonly.sources import paths
+from nameonly.sources.paths import find_files
 
 
 def touch(root: Path, *names: str) -> None:

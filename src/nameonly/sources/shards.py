@@ -4,8 +4,8 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from nameonly.locations import Unreadable, check_bytes, check_regular
-from nameonly.paths import IMAGE_SUFFIXES, has_suffix, is_hidden
+from nameonly.sources.locations import Unreadable, check_bytes, check_regular
+from nameonly.sources.paths import IMAGE_SUFFIXES, has_suffix, is_hidden
 from nameonly.types import Location
 
 

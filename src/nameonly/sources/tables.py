@@ -18,8 +18,8 @@ import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from nameonly.locations import FileLocation, Unreadable, check_bytes, check_regular, reason
-from nameonly.paths import has_suffix
+from nameonly.sources.locations import FileLocation, Unreadable, check_bytes, check_regular, reason
+from nameonly.sources.paths import has_suffix
 from nameonly.types import Location
 
 USUAL_NAMES = (

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from nameonly.decoding import BadImageError, decode
+from nameonly.sources.decoding import BadImageError, decode
 
 
 def colours(image: Image.Image) -> set[tuple[int, ...]]:

@@ -5,8 +5,8 @@ import pickle
 
 import pytest
 
-from nameonly import locations
-from nameonly.locations import FileLocation, Unreadable, check_bytes, check_regular, reason
+from nameonly.sources import locations
+from nameonly.sources.locations import FileLocation, Unreadable, check_bytes, check_regular, reason
 from nameonly.types import Location
 
 

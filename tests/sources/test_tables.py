@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nameonly.tables import choose_column, list_rows
+from nameonly.sources.tables import choose_column, list_rows
 
 HF_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

@@ -9,7 +9,7 @@ import tarfile
 import pytest
 from awkward import encode, noise
 
-from nameonly.shards import list_members
+from nameonly.sources.shards import list_members
 
 JPEG = encode(noise(), "JPEG")
 

@@ -1,0 +1,1 @@
+"""Where images lie: folders, tables, tar shards; and their bytes turned into upright RGB."""
