@@ -6,7 +6,10 @@ import xml.etree.ElementTree as ET
 ALLOWED = (
     "chromium is not installed",
     "shared/data is absent",
-    "a superuser reads every file",
+    "no folder is closed to root",
+    # scikit-learn's own checks of inputs that need packages which are not installed
+    "SCIPY_ARRAY_API is not set",
+    "pandas is not installed",
 )
 
 skips = [

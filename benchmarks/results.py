@@ -13,11 +13,11 @@ def write(name: str, figures: dict[str, float], lines: list[str]) -> None:
     """Write ``results/<name>.md`` and ``results/<name>.json``, and print the page.
 
     Args:
-        name: Of the benchmark's file.
+        name: Of the result; the command is taken from the program that runs.
         figures: Name of figure -> number.
         lines: Body of the page, in Markdown.
     """
-    command = " ".join(["uv run python", f"benchmarks/{name}.py", *sys.argv[1:]])
+    command = " ".join(["uv run python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     made = (
         f"Python {platform.python_version()}, torch {version('torch')}, "
         f"transformers {version('transformers')}, scikit-learn {version('scikit-learn')}, "

@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ from nameonly.types import Features
 @pytest.fixture
 def fitted(toy, feature_file):
     """A classifier on own features, and the features under its backbone's name."""
-    features, text, space, _ = toy
+    _, text, space, _ = toy
+    text = replace(text, logit_scale=3.0)
     backbone = PrecomputedBackbone(str(feature_file[0]))
     features = backbone.features
     labels = methods.create("pseudo_labels", "top_k_per_class").label(
@@ -51,11 +53,11 @@ def test_zero_shot_is_saved_too(toy, feature_file, tmp_path):
 
 
 def test_no_file_of_it_is_a_pickle(fitted, tmp_path):
-    fitted[0].save(tmp_path, "card")
-    kinds = {p.suffix for p in tmp_path.iterdir()}
-    assert kinds == {".json", ".safetensors", ".md"}
-    json.loads((tmp_path / "classifier.json").read_text())
-    load_file(tmp_path / "classifier.safetensors")
+    folder = tmp_path / "c"
+    fitted[0].save(folder, "card")
+    assert {p.suffix for p in folder.iterdir()} == {".json", ".safetensors", ".md"}
+    json.loads((folder / "classifier.json").read_text())
+    load_file(folder / "classifier.safetensors")
 
 
 def test_features_of_another_backbone_are_refused(fitted):

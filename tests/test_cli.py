@@ -1,39 +1,67 @@
 import json
-import os
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
+
+from nameonly import cli
 
 NAMES = "zero,one,two,three,four,five,six,seven,eight,nine"
 
 
-def nameonly(*arguments, **environment):
-    return subprocess.run(
+@dataclass
+class Got:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def in_new_process(*arguments):
+    got = subprocess.run(
         [sys.executable, "-m", "nameonly", *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, **environment},
         timeout=280,
     )
+    return Got(got.returncode, got.stdout, got.stderr)
 
 
 @pytest.fixture
-def labelled(digits, tmp_path):
+def nameonly(capfd, monkeypatch):
+    """Run the command line in this process, where torch is loaded already."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["nameonly", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+        return Got(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def labelled(nameonly, digits, tmp_path):
     out = tmp_path / "out"
     got = nameonly("label", digits, "-c", NAMES, "--backbone", "tiny", "-o", out)
     assert got.returncode == 0, got.stderr
     return out, got
 
 
-def test_label_tells_where_things_are_and_what_tiny_knows(labelled):
-    out, got = labelled
+def test_label_tells_where_things_are_and_what_tiny_knows(digits, tmp_path):
+    out = tmp_path / "out"
+    got = in_new_process("label", digits, "-c", NAMES, "--backbone", "tiny", "-o", out)
+    assert got.returncode == 0, got.stderr
     assert "120 of 120 images labelled with 10 classes" in got.stdout
     assert f"{out}/report.html" in got.stdout
     assert "glyphs" in got.stderr and "\x1b" not in got.stdout + got.stderr
 
 
-def test_json_is_the_only_thing_on_stdout(digits, tmp_path):
+def test_json_is_the_only_thing_on_stdout(nameonly, digits, tmp_path):
     got = nameonly(
         "label", digits, "-c", NAMES, "--backbone", "tiny", "-o", tmp_path / "o", "--json"
     )
@@ -41,7 +69,7 @@ def test_json_is_the_only_thing_on_stdout(digits, tmp_path):
     assert summary["counts"]["labelled"] == 120 and summary["out"] == str(tmp_path / "o")
 
 
-def test_predict_evaluate_compare(labelled, digits, all_digits, tmp_path):
+def test_predict_evaluate_compare(nameonly, labelled, digits, all_digits, tmp_path):
     out, _ = labelled
     got = nameonly("predict", out / "classifier", digits, "-o", tmp_path / "p")
     assert got.returncode == 0 and "120 of 120" in got.stdout
@@ -54,7 +82,7 @@ def test_predict_evaluate_compare(labelled, digits, all_digits, tmp_path):
     assert "0 labels changed; agreement 100.0 %" in got.stdout
 
 
-def test_settings_and_dry_run(digits, tmp_path):
+def test_settings_and_dry_run(nameonly, digits, tmp_path):
     common = ("label", digits, "-c", NAMES, "--backbone", "tiny")
     out = tmp_path / "o"
     got = nameonly(
@@ -92,26 +120,26 @@ def test_settings_and_dry_run(digits, tmp_path):
         (("doctor", "--verify-backbone", "no/model"), "pass its folder"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_two(digits, tmp_path, arguments, words):
+def test_bad_input_is_one_line_and_exit_code_two(nameonly, digits, tmp_path, arguments, words):
     filled = [a.format(d=digits, t=tmp_path) for a in arguments]
-    got = nameonly(*filled, HF_HUB_OFFLINE="1")
+    got = nameonly(*filled)
     assert got.returncode == 2, got.stderr
     lines = [line for line in got.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and words in got.stderr and "Traceback" not in got.stderr
     assert got.stdout == "" and not (tmp_path / "x").exists()
 
 
-def test_methods_lists_every_stage():
+def test_methods_lists_every_stage(nameonly):
     listed = json.loads(nameonly("methods", "--json").stdout)
     assert {c["name"] for c in listed["recipes"]} == {"zero_shot", "up_adapter"}
     assert all(c["title"] and c["paper"] for cards in listed.values() for c in cards)
 
 
-def test_doctor_finds_tiny_sound(tmp_path):
+def test_doctor_finds_tiny_sound(nameonly, tmp_path):
     got = nameonly("doctor", "--verify-backbone", "tiny", "--json")
     assert got.returncode == 0, got.stderr
     assert json.loads(got.stdout)[0]["failed"] is False
-    got = nameonly("doctor", "--cache", tmp_path / "c", HF_HUB_OFFLINE="1")
+    got = nameonly("doctor", "--cache", tmp_path / "c")
     assert "torchvision fits torch" in got.stdout and "not reachable" in got.stdout
 
 

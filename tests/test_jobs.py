@@ -68,7 +68,7 @@ def test_the_folder_holds_what_was_promised(digits, tmp_path):
     assert summary["versions"]["torch"] and summary["seed"] == 0
     events = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [e["stage"] for e in events if e["event"] == "end"] == [
-        "ingest", "encode", "text", "adapt", "decide", "write", "report",
+        "load", "ingest", "encode", "text", "adapt", "decide", "write", "report",
     ]  # fmt: skip
     assert "glyphs" in (out / "classifier" / "README.md").read_text()
     by_path = dict(zip(table["path"].to_pylist(), table["label"].to_pylist(), strict=True))

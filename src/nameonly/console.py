@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SECONDS_BEFORE_BAR = 2.0
 SHOWN = 20
 STAGES = {
+    "load": "loading the backbone",
     "ingest": "reading images",
     "encode": "encoding images",
     "text": "encoding class names",

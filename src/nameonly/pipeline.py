@@ -104,6 +104,8 @@ def read_inputs(
     Raises:
         ValueError: If nothing readable is found, or the file of features is bad.
     """
+    with journal.stage("load"):  # a model that cannot be had must show before images are read
+        _ = backbone.dim
     if isinstance(backbone, PrecomputedBackbone):
         with journal.stage("ingest"):
             return Inputs(_sample(backbone.features, limit, seed), None, ())

@@ -153,14 +153,15 @@ class ClipBackbone:
         """The transformers model, loaded at first use."""
         from transformers import AutoConfig, AutoModel
 
+        device, dtype = self.resolved_device, self.resolved_dtype
         config = self._load(AutoConfig)
         if config.model_type not in MODEL_TYPES:
             raise ValueError(
                 f"backbone {self.model!r} is a {config.model_type!r} model; "
                 f"expected one of {', '.join(MODEL_TYPES)}"
             )
-        network = self._load(AutoModel, use_safetensors=True, dtype=self.resolved_dtype)
-        return network.to(self.resolved_device).eval().requires_grad_(False)
+        network = self._load(AutoModel, use_safetensors=True, dtype=dtype)
+        return network.to(device).eval().requires_grad_(False)
 
     @cached_property
     def tokenizer(self) -> Any:
