@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel
+from transformers import AutoTokenizer, CLIPConfig, CLIPModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from nameonly.tiny import MODEL
 
@@ -22,7 +23,7 @@ def make(folder: Path) -> Path:
         config.text_config.bos_token_id = tokenizer.bos_token_id
         CLIPModel(config).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        CLIPImageProcessor().save_pretrained(folder)
+        CLIPImageProcessorPil().save_pretrained(folder)
     return folder
 
 

@@ -131,3 +131,40 @@ def test_it_loads_where_nothing_of_the_training_is_known(fitted, tmp_path):
     )
     got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(got.stdout) == classifier.predict(features).labels.tolist()
+
+
+def test_pillow_images_are_read_as_files_are(digits, tmp_path):
+    """EXIF turns, 16 bits and transparency, through ``predict`` and through the files."""
+    import numpy as np
+
+    from nameonly import label, predict
+    from nameonly.tiny.digits import CLASS_NAMES
+
+    folder = tmp_path / "kinds"
+    folder.mkdir()
+    grey = Image.open(digits / "digit-0003.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    grey.rotate(90, expand=True).convert("RGB").save(folder / "a.jpg", exif=turned, quality=95)
+    Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(folder / "b.png")
+    clear = Image.new("RGBA", grey.size)
+    clear.putalpha(Image.fromarray(255 - np.asarray(grey)))
+    clear.save(folder / "c.png")
+    label(digits, CLASS_NAMES, backbone="tiny", out=tmp_path / "out")
+    by_file = predict(tmp_path / "out", folder).table
+    classifier = load(tmp_path / "out")
+    opened = [Image.open(folder / name) for name in ("a.jpg", "b.png", "c.png")]
+    got = classifier.predict(opened)
+    names = [CLASS_NAMES[i] for i in got.labels]
+    assert names == by_file["label"].to_pylist()
+    want = torch.tensor(by_file["probability"].to_pylist())
+    torch.testing.assert_close(got.probs.max(dim=1).values, want, atol=2e-2, rtol=0)
+
+
+def test_arrays_that_do_not_fit_are_refused(fitted, tmp_path):
+    fitted[0].save(tmp_path)
+    tensors = load_file(tmp_path / "classifier.safetensors")
+    tensors["prototypes_"] = tensors["prototypes_"][:3].contiguous()
+    save_file(tensors, tmp_path / "classifier.safetensors")
+    with pytest.raises(ValueError, match="cannot load the classifier"):
+        load(tmp_path)

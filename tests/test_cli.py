@@ -114,6 +114,11 @@ def test_settings_and_dry_run(nameonly, digits, tmp_path):
             "--backbone /path",
         ),
         (("label", "{d}", "-c", NAMES, "-o", "{t}/x", "--device", "abacus"), "try --device cpu"),
+        (("label", "{d}", "-c", NAMES, "-o", "{t}/x", "--set", "adapters=123"), "no method 123"),
+        (
+            ("label", "{d}", "-c", NAMES, "-o", "{t}/x", "--set", "adapters.batch_size=0"),
+            "at least 1",
+        ),
         (("predict", "{d}", "{d}", "-o", "{t}/x"), "is not a classifier"),
         (("evaluate", "{d}", "{t}/truth.csv"), "labels.parquet"),
         (("compare", "{d}", "{t}"), "run"),

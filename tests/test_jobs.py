@@ -232,3 +232,49 @@ def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match="no image found"):
         run(tmp_path / "empty", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_predicting_says_how_the_classifier_was_made(digits, tmp_path):
+    run(digits, tmp_path / "out", recipe="zero_shot", limit=50)
+    got = predict(tmp_path / "out", digits, out=tmp_path / "again")
+    assert got.summary["recipe"] == "zero_shot" and set(got.table["method"].to_pylist()) == {
+        "zero_shot"
+    }
+    cards = [(tmp_path / n / "classifier" / "README.md").read_text() for n in ("out", "again")]
+    assert cards[0] == cards[1] and "50 unlabelled images" in cards[0]
+
+
+def test_images_are_nothing_for_a_classifier_of_features(feature_file, digits, tmp_path):
+    label(feature_file[0], out=tmp_path / "out")
+    with pytest.raises(ValueError, match="made from own features of 16 dimensions"):
+        predict(tmp_path / "out", digits)
+
+
+def test_a_repaired_store_is_told(digits, tmp_path):
+    run(digits)
+    (shard,) = (tmp_path / "cache" / "images").glob("*/*.npy")
+    shard.write_bytes(shard.read_bytes()[:-4])
+    assert "damaged" in run(digits).summary["repairs"][0]
+
+
+def test_what_a_run_wrote_is_no_input(digits, tmp_path):
+    table = digits / "deep" / "data.parquet"
+    table.parent.mkdir()
+    images = [p.read_bytes() for p in sorted(digits.glob("*.png"))[:20]]
+    pq.write_table(pa.table({"image": images}), table)
+    for i in range(2):
+        got = run(digits / "deep", digits / "deep" / f"out{i}")
+        assert got.summary["counts"]["sources"] == 20
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"limt": 5}, "no option 'limt'; there are: out, overwrite"),
+        ({"seed": -1}, "seed must lie in"),
+        ({"recipe": "zero_shot", "settings": {"decisions": 5}}, "no method 5"),
+    ],
+)
+def test_mistakes_in_python_are_told(digits, wrong, words):
+    with pytest.raises(ValueError, match=words):
+        run(digits, **wrong)

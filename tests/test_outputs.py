@@ -51,7 +51,7 @@ def test_overwriting_replaces_our_files_and_keeps_the_users(tmp_path):
     out = finished(tmp_path / "out")
     (out / "classifier").mkdir()
     (out / "classifier" / "old.json").write_text("old")
-    with outputs.staging(out) as folder:
+    with outputs.staging(out, overwrite=True) as folder:
         (folder / "run.json").write_text("new")
         (folder / "labels.parquet").write_text("new")
         (folder / "classifier").mkdir()
@@ -67,6 +67,41 @@ def test_a_replacement_that_was_killed_can_be_done_again(tmp_path):
     with outputs.staging(out) as folder:
         (folder / "run.json").write_text("new")
     assert not (out / outputs.REPLACED).exists() and (out / "run.json").read_text() == "new"
+
+
+def test_what_a_user_puts_there_meanwhile_is_not_overwritten(tmp_path):
+    out = tmp_path / "out"
+    with (
+        pytest.raises(OSError, match="cannot move the finished run from"),
+        outputs.staging(out) as f,
+    ):
+        (f / "run.json").write_text("new")
+        out.mkdir()
+        (out / "labels.csv").write_text("mine")
+    assert (out / "labels.csv").read_text() == "mine" and os.listdir(out) == ["labels.csv"]
+    (kept,) = (p for p in tmp_path.iterdir() if p.name.startswith(".out"))
+    assert (kept / "run.json").read_text() == "new"
+
+
+def test_links_stay_links_and_lead_to_their_folder(tmp_path):
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    for text in ("one", "two"):
+        with outputs.staging(link, overwrite=True) as folder:
+            (folder / "run.json").write_text(text)
+            (folder / "classifier").mkdir()
+    assert link.is_symlink() and (real / "run.json").read_text() == "two"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine.txt").write_text("mine")
+    (real / "classifier").rmdir()
+    (real / "classifier").symlink_to(elsewhere)
+    with outputs.staging(real, overwrite=True) as folder:
+        (folder / "run.json").write_text("three")
+        (folder / "classifier").mkdir()
+    assert (real / "classifier").is_dir() and not (real / "classifier").is_symlink()
+    assert (elsewhere / "mine.txt").read_text() == "mine"
 
 
 def hold(out, ready, go):

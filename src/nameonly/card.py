@@ -1,33 +1,34 @@
 """The card of a saved classifier: what it is, where it came from, what is not known of it."""
 
-from collections.abc import Mapping
-from typing import Any
+from nameonly.classifier import Classifier
+from nameonly.methods import name_of
 
 SHOWN = 50
 
 
-def classifier_card(summary: Mapping[str, Any]) -> str:
-    """Return the card as Markdown.
-
-    Args:
-        summary: Content of ``run.json``.
-    """
-    names = summary["classes"]
-    listed = ", ".join(names[:SHOWN]) + (
-        f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+def classifier_card(classifier: Classifier) -> str:
+    """Return the card as Markdown: what the classifier says of itself."""
+    names, made = classifier.label_space.class_names, classifier.made
+    listed = ", ".join(names[:SHOWN])
+    if len(names) > SHOWN:
+        listed += f", and {len(names) - SHOWN} more"
+    backbone = classifier.backbone
+    fingerprint = f", fingerprint `{classifier.fingerprint}`" if classifier.fingerprint else ""
+    answers = (
+        "Every image is given one of the classes above, also one that belongs to none of them."
+        if name_of(classifier.decision) == "argmax"
+        else f"The decision is `{name_of(classifier.decision)}`: some images get no class."
     )
-    backbone, counts = summary["backbone"], summary["counts"]
     lines = [
         f"# Image classifier for {len(names)} classes",
         "",
-        f"Made by nameonly {summary['nameonly']} with the recipe `{summary['recipe']}` "
-        f"from class names and {counts['images']} unlabelled images. No label was used.",
+        f"Made by nameonly {made.get('nameonly', '')} with the recipe `{made.get('recipe', '')}` "
+        f"from class names and {made.get('images', 'some')} unlabelled images. No label was used.",
         "",
         f"- Classes: {listed}",
-        f"- Backbone: `{backbone['name']}`"
-        + (f", fingerprint `{backbone['fingerprint']}`" if "fingerprint" in backbone else ""),
-        *([f"- Paper: {summary['paper']}"] if summary.get("paper") else []),
-        f"- Seed: {summary['seed']}",
+        f"- Backbone: `{backbone.name}`{fingerprint}",
+        f"- Paper: {made.get('paper', '')}",
+        f"- Seed: {made.get('seed', '')}",
         "",
         "## Use",
         "",
@@ -43,9 +44,8 @@ def classifier_card(summary: Mapping[str, Any]) -> str:
         "## What is not known",
         "",
         "Its accuracy was not measured: that takes labels, and there were none. Probabilities are "
-        "the model's own and uncalibrated. Every image is given one of the classes above, also one "
-        "that belongs to none of them.",
+        f"the model's own and uncalibrated. {answers}",
     ]
-    if note := backbone.get("note"):
-        lines += ["", f"Backbone: {note}."]
+    if backbone.note:
+        lines += ["", f"Backbone: {backbone.note}."]
     return "\n".join(lines) + "\n"

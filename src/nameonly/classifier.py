@@ -1,11 +1,12 @@
 """The product: backbone + scorer + decision + label space, saved without pickle."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from PIL import Image
 from safetensors import safe_open
@@ -15,6 +16,7 @@ from torch import Tensor
 from nameonly import methods
 from nameonly.backbones import Backbone
 from nameonly.decisions import Decision
+from nameonly.images import upright_rgb
 from nameonly.types import Features, LabelSpace, Predictions, Scorer, TextClassifier
 
 FORMAT = 1
@@ -47,6 +49,7 @@ class Classifier:
         decision: Turns logits into labels.
         label_space: The classes, in the order of the columns.
         fingerprint: Of the weights that the scorer was fitted to; empty where there are none.
+        made: How: recipe, title, paper, settings, seed, number of images, version.
     """
 
     backbone: Backbone
@@ -54,12 +57,15 @@ class Classifier:
     decision: Decision
     label_space: LabelSpace
     fingerprint: str = ""
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     def predict(self, images: Features | Sequence[Image.Image]) -> Predictions:
         """Classify features, or Pillow images (their ids are then "0", "1", ...).
 
+        Images are turned and made RGB as files are.
+
         Raises:
-            ValueError: If the features were made by another backbone.
+            ValueError: If the features were made by another backbone, or scores are not finite.
         """
         features = images if isinstance(images, Features) else self._encode(images)
         if features.backbone != self.backbone.name:
@@ -68,6 +74,11 @@ class Classifier:
                 f"got features of {features.backbone!r}"
             )
         logits = self.scorer.predict_logits(features)
+        if not torch.isfinite(logits).all():
+            raise ValueError(
+                f"the scorer {scorer_name(self.scorer)!r} gave values that are not finite; "
+                "look at its settings"
+            )
         labels = self.decision.decide(logits, features)
         return Predictions(logits.softmax(dim=1), labels, features.ids)
 
@@ -91,7 +102,7 @@ class Classifier:
 
     def _encode(self, images: Sequence[Image.Image]) -> Features:
         self.check_weights()
-        values = self.backbone.encode_images([image.convert("RGB") for image in images])
+        values = self.backbone.encode_images([upright_rgb(image) for image in images])
         return Features(values, tuple(map(str, range(len(images)))), self.backbone.name)
 
     def save(self, folder: Path | str, card: str = "") -> None:
@@ -112,6 +123,7 @@ class Classifier:
                 "fields": methods.settings_of(self.decision),
             },
             "scorer": scorer,
+            "made": dict(self.made),
         }
         save_file(tensors, folder / WEIGHTS)
         text = json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True)
@@ -145,6 +157,7 @@ def load(folder: Path | str, **options: Any) -> Classifier:
         tensors = _read_tensors(folder / WEIGHTS)
         label_space = _label_space(config["label_space"])
         scorer = _load_scorer(config["scorer"], tensors, label_space)
+        _try_out(scorer, label_space)
         decision = methods.create(
             "decisions", config["decision"]["method"], **config["decision"]["fields"]
         )
@@ -152,13 +165,21 @@ def load(folder: Path | str, **options: Any) -> Classifier:
     except Exception as error:  # JSON, safetensors and missing keys each raise their own
         raise ValueError(f"cannot load the classifier in {folder}: {error}") from error
     fingerprint = str(config["backbone"].get("fingerprint", ""))
-    return Classifier(backbone, scorer, decision, label_space, fingerprint)
+    made = config.get("made", {})
+    return Classifier(backbone, scorer, decision, label_space, fingerprint, made)
+
+
+def scorer_name(scorer: Scorer) -> str:
+    """Return the method that a scorer belongs to; "text" for the zero-shot classifier."""
+    return "text" if isinstance(scorer, TextClassifier) else methods.name_of(scorer)
 
 
 def _scorer_state(scorer: Scorer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return what a scorer has learnt: JSON values, and tensors by dotted name."""
     if isinstance(scorer, TextClassifier):
-        return {"method": "text", "logit_scale": scorer.logit_scale}, {"weights": scorer.weights}
+        return {"method": "text", "logit_scale": scorer.logit_scale}, {
+            "weights": scorer.weights.contiguous()
+        }
     learnt = {f.name: getattr(scorer, f.name) for f in fields(scorer) if not f.init}  # type: ignore[arg-type]
     tensors = {k: v.contiguous() for k, v in learnt.items() if isinstance(v, Tensor)}
     state: dict[str, Any] = {
@@ -169,7 +190,7 @@ def _scorer_state(scorer: Scorer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for name, value in learnt.items():
         if isinstance(value, TextClassifier):
             state[name] = {"logit_scale": value.logit_scale}
-            tensors[f"{name}.weights"] = value.weights
+            tensors[f"{name}.weights"] = value.weights.contiguous()
     return state, tensors
 
 
@@ -180,16 +201,26 @@ def _load_scorer(
     if state["method"] == "text":
         return TextClassifier(tensors["weights"], state["logit_scale"], names)
     scorer: Scorer = methods.create("adapters", state["method"], **state["fields"])
-    for field in fields(scorer):  # type: ignore[arg-type]
-        if field.init:
+    for slot in fields(scorer):  # type: ignore[arg-type]
+        if slot.init:
             continue
-        if f"{field.name}.weights" in tensors:
-            scale = state[field.name]["logit_scale"]
-            value: Any = TextClassifier(tensors[f"{field.name}.weights"], scale, names)
+        if f"{slot.name}.weights" in tensors:
+            scale = state[slot.name]["logit_scale"]
+            value: Any = TextClassifier(tensors[f"{slot.name}.weights"], scale, names)
         else:
-            value = tensors[field.name] if field.name in tensors else state["learnt"][field.name]
-        setattr(scorer, field.name, value)
+            value = tensors[slot.name] if slot.name in tensors else state["learnt"][slot.name]
+        setattr(scorer, slot.name, value)
     return scorer
+
+
+def _try_out(scorer: Scorer, label_space: LabelSpace) -> None:
+    """Score one made-up row, so that arrays which do not fit each other show at once."""
+    text = scorer if isinstance(scorer, TextClassifier) else getattr(scorer, "text_", None)
+    if text is not None:
+        probe = Features(torch.zeros(1, text.weights.shape[1]), ("probe",), "")
+        shape = tuple(scorer.predict_logits(probe).shape)
+        if shape != (1, len(label_space)):
+            raise ValueError(f"its scores are {shape} for {len(label_space)} classes")
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

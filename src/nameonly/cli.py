@@ -19,6 +19,7 @@ app = typer.Typer(
     help="Class names and unlabelled images in; labels, a classifier and an honest report out.",
 )
 
+STOPPED = 130
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")]
 Overwrite = Annotated[
@@ -49,9 +50,10 @@ def main() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app(standalone_mode=True)
-    except KeyboardInterrupt:
-        _say("stopped; what was encoded is kept, the same command goes on from there")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == STOPPED:
+            _say("stopped; what was encoded is kept, the same command goes on from there")
+        raise
     except (ValueError, OSError, FloatingPointError) as error:
         _say(f"error: {error}")
         sys.exit(2)
@@ -62,18 +64,20 @@ def _say(text: str) -> None:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    print(text.encode(errors="replace").decode())  # a path need not be valid Unicode
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
-    import yaml
-
     settings = {}
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
             raise ValueError(f"--set expects stage.field=value or stage=method, got {pair!r}")
-        settings[key.strip()] = yaml.safe_load(value)
+        try:
+            settings[key.strip()] = json.loads(value)  # numbers, true, false, ["lists"]
+        except ValueError:
+            settings[key.strip()] = value
     return settings
 
 

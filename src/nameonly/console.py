@@ -1,6 +1,6 @@
 """What the command line shows a person: progress on stderr, results on stdout."""
 
-import time
+import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class Console:
         Args:
             quiet: Show no progress.
         """
-        self._out = RichConsole(highlight=False, soft_wrap=True)
+        self._out = RichConsole(highlight=False, soft_wrap=True, emoji=False)
         errors = RichConsole(stderr=True, highlight=False)
         self._bar: Progress | None = None
         if not quiet and errors.is_terminal:
@@ -57,8 +57,7 @@ class Console:
                 transient=True,
             )
         self._task: Any = None
-        self._name = ""
-        self._begun = 0.0
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> "Console":
         return self
@@ -69,24 +68,34 @@ class Console:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._end_stage()
         if self._bar is not None:
             self._bar.stop()
 
     def stage(self, name: str) -> None:
         """Note that a stage begins; its bar comes when it has lasted two seconds."""
-        self._name, self._begun = name, time.monotonic()
+        self._end_stage()
+        if self._bar is not None:
+            self._timer = threading.Timer(SECONDS_BEFORE_BAR, self._show, (name,))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _show(self, name: str) -> None:
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task(STAGES.get(name, name), total=None)
+
+    def _end_stage(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         if self._bar is not None and self._task is not None:
             self._bar.remove_task(self._task)
-            self._task = None
+        self._task = None
 
     def progress(self, done: int, total: int) -> None:
         """Show how far the stage is."""
-        if self._bar is None or time.monotonic() - self._begun < SECONDS_BEFORE_BAR:
-            return
-        if self._task is None:
-            self._bar.start()
-            self._task = self._bar.add_task(STAGES.get(self._name, self._name), total=total)
-        self._bar.update(self._task, completed=done, total=total)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total)
 
     def line(self, text: str = "") -> None:
         """Print one line as it is."""
@@ -118,6 +127,8 @@ class Console:
         ):
             if counts.get(key):
                 self.line(f"{counts[key]:,} {words}")
+        for words in run.summary["repairs"]:
+            self.line(words)
         self.line(f"labels      {run.out}/labels.parquet")
         self.line(f"classifier  {run.out}/classifier")
         self.line(f"report      {run.out}/report.html")

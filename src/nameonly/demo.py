@@ -28,7 +28,7 @@ def run_demo(folder: Path, **options: Unpack[jobs.Options]) -> dict[str, Any]:
     if (
         folder.exists()
         and not run_folder.exists()
-        and any(p.name != "digits" for p in folder.iterdir())
+        and any(p.name != "digits" and not p.name.startswith(".") for p in folder.iterdir())
     ):
         raise ValueError(f"{folder} exists and is no demo's folder; choose another with --out")
     if (run_folder / "run.json").exists() and not overwrite:

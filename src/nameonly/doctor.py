@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nameonly.backbones.clip import ClipBackbone, choose_device, choose_dtype
+from nameonly.backbones.clip import REFERENCE, ClipBackbone, choose_device, choose_dtype
 from nameonly.store import default_cache
 
-REFERENCE = "reference.json"
 TEXTS = ("zero", "a photo of a three.", "the letter k")
 TOLERANCE = 0.05
 FREE_BYTES = 2 * 1024**3

@@ -45,7 +45,7 @@ def dry_run(
     """
     if isinstance(backbone, PrecomputedBackbone):
         backbone.text_classifier(label_space)
-        n = len(backbone.features)
+        n = min(len(backbone.features), options.get("limit") or len(backbone.features))
         return _answer((n, n, 0), [], 0.0, 0, len(label_space))
     images, bad = open_images(source, **options)
     store = open_store(cache, "images", backbone, create=False)
@@ -54,6 +54,8 @@ def dry_run(
     bad = sorted([*bad, *unreadable], key=lambda q: q.source)
     n_images = len(set(images.ids)) - len(missing) + decoded
     n_sources = len(images) - len(unreadable)
+    if not n_images:
+        raise ValueError(f"none of the {len(images)} images could be read, first: {bad[0].reason}")
     new_bytes = decoded * backbone.dim * 4
     return _answer((n_sources, n_images, decoded), bad, seconds, new_bytes, len(label_space))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from nameonly.sources.decoding import BadImageError, decode
+from nameonly.sources.decoding import BadImageError, decode, upright_rgb
 from nameonly.sources.locations import FileLocation, Unreadable, reason
 from nameonly.sources.paths import (
     IMAGE_SUFFIXES,
@@ -28,7 +28,15 @@ from nameonly.sources.shards import list_members
 from nameonly.sources.tables import list_rows
 from nameonly.types import ImageSet, Location
 
-__all__ = ["BadImageError", "Quarantined", "content_id", "decode", "load", "open_images"]
+__all__ = [
+    "BadImageError",
+    "Quarantined",
+    "content_id",
+    "decode",
+    "load",
+    "open_images",
+    "upright_rgb",
+]
 
 _THREADS = 8
 _ROWS_AT_ONCE = 256

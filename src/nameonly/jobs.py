@@ -9,13 +9,14 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import pyarrow as pa
+import torch
 from PIL import Image
 
 from nameonly import estimate, methods, outputs
 from nameonly.backbones import Backbone
 from nameonly.backbones.precomputed import PrecomputedBackbone, is_feature_file
 from nameonly.card import classifier_card
-from nameonly.classifier import Classifier, load, open_backbone
+from nameonly.classifier import Classifier, load, open_backbone, scorer_name
 from nameonly.images import Quarantined
 from nameonly.images import load as load_image
 from nameonly.journal import Journal, OnProgress, OnStage
@@ -120,25 +121,32 @@ def label(
     Raises:
         ValueError: If anything given is wrong; the message says what was expected.
     """
+    _check(options)
+    if settings and not isinstance(recipe, str):
+        raise ValueError("settings go with a recipe given by name; put them into the recipe itself")
     label_space = label_space_for(images, classes)
+    if len(label_space) < 2:
+        raise ValueError(f"labelling needs at least two classes, got {label_space.class_names}")
     seed = options.get("seed", 0)
     parts = methods.build_recipe(recipe, settings, seed) if isinstance(recipe, str) else recipe
     opened = open_backbone(backbone) if isinstance(backbone, str) else backbone
     opened = backbone_for(images, opened)
 
-    def work(journal: Journal) -> Outcome:
-        inputs = _read(images, opened, journal, options)
-        return adapt(inputs, opened, label_space, parts, _cache(options), journal)
-
     card = methods.card("recipes", methods.name_of(parts))
-    facts = {
-        "command": "label",
+    made = {
         "recipe": card.name,
         "title": card.title,
         "paper": card.paper,
         "settings": methods.describe_recipe(parts),
+        "seed": seed,
+        "nameonly": version("nameonly"),
     }
-    return _execute(work, {**facts, **_input_facts(images, options)}, options)
+
+    def work(journal: Journal) -> Outcome:
+        inputs = _read(images, opened, journal, options)
+        return adapt(inputs, opened, label_space, parts, _cache(options), journal, made)
+
+    return _execute(work, {"command": "label", **made, **_input_facts(images, options)}, options)
 
 
 def predict(
@@ -155,6 +163,7 @@ def predict(
         ValueError: If anything given is wrong, or the backbone's weights are not those that the
             classifier was made with.
     """
+    _check(options)
     loaded = classifier if isinstance(classifier, Classifier) else load(classifier)
     reader = backbone_for(images, loaded.backbone)
 
@@ -163,7 +172,7 @@ def predict(
             loaded.check_weights()
         return score(_read(images, reader, journal, options), loaded, journal)
 
-    facts = {"command": "predict", "recipe": methods.name_of(loaded.scorer)}
+    facts = {"command": "predict", "recipe": scorer_name(loaded.scorer), **loaded.made}
     if not isinstance(classifier, Classifier):
         facts["classifier"] = str(classifier)
     return _execute(work, {**facts, **_input_facts(images, options)}, options)
@@ -179,6 +188,16 @@ def dry_run(
     """
     opened = {k: options[k] for k in ("column", "limit", "seed", "on_progress") if k in options}
     return estimate.dry_run(images, label_space, backbone, _cache(options), **opened)  # type: ignore[arg-type]
+
+
+def _check(options: Options) -> None:
+    """Refuse options that do not exist: Python would take any."""
+    valid = tuple(Options.__annotations__)
+    for key in options:
+        if key not in valid:
+            raise ValueError(f"no option {key!r}; there are: {', '.join(valid)}")
+    if not 0 <= options.get("seed", 0) < 2**31:
+        raise ValueError(f"seed must lie in 0 to {2**31 - 1}, got {options.get('seed')}")
 
 
 def _cache(options: Options) -> Path:
@@ -200,8 +219,11 @@ def _read(images: ImageSpec, backbone: Backbone, journal: Journal, options: Opti
 
 def _input_facts(images: ImageSpec, options: Options) -> dict[str, Any]:
     named = [str(images)] if isinstance(images, str | Path) else [str(i) for i in images]
+    if not named:
+        raise ValueError("no images given; name a folder, files, a glob, a table or tar shards")
     shown = named[0] if len(named) == 1 else f"{named[0]} and {len(named) - 1} more"
-    return {"input": shown, "limit": options.get("limit"), "seed": options.get("seed", 0)}
+    kept = {key: options.get(key) for key in ("limit", "column", "overwrite")}
+    return {"input": shown, **kept, "seed": options.get("seed", 0), "cache": str(_cache(options))}
 
 
 def _execute(work: Any, facts: dict[str, Any], options: Options) -> Run:
@@ -210,8 +232,7 @@ def _execute(work: Any, facts: dict[str, Any], options: Options) -> Run:
         journal = Journal(None, options.get("on_stage"), options.get("on_progress"))
         return _finish(work(journal), facts, journal, None)
     out = Path(out)
-    outputs.check_free(out, options.get("overwrite", False))
-    with outputs.staging(out) as folder:
+    with outputs.staging(out, options.get("overwrite", False)) as folder:
         journal = Journal(folder / "log.jsonl", options.get("on_stage"), options.get("on_progress"))
         journal.write("run", **facts)
         run = _finish(work(journal), facts, journal, folder)
@@ -227,7 +248,14 @@ def _finish(outcome: Outcome, facts: dict[str, Any], journal: Journal, folder: P
         "nameonly": version("nameonly"),
         **facts,
         "classes": list(classifier.label_space.class_names),
-        "backbone": {**classifier.backbone.reference(), "name": classifier.backbone.name},
+        "backbone": {
+            **classifier.backbone.reference(),
+            "name": classifier.backbone.name,
+            "device": str(getattr(classifier.backbone, "resolved_device", "none")),
+            "batch_size": classifier.backbone.batch_size,
+        },
+        "threads": torch.get_num_threads(),
+        "repairs": list(outcome.inputs.repairs),
         "counts": outputs.counts(outcome),
         "timings": journal.timings,
         "versions": {name: version(name) for name in PACKAGES},
@@ -239,7 +267,7 @@ def _finish(outcome: Outcome, facts: dict[str, Any], journal: Journal, folder: P
         with journal.stage("write"):
             outputs.write_labels(folder, table)
             outputs.write_quarantine(folder, outcome.inputs.quarantined)
-            classifier.save(folder / "classifier", classifier_card(summary))
+            classifier.save(folder / "classifier", classifier_card(classifier))
         with journal.stage("report"):
             write_report(folder / "report.html", _report_input(outcome, summary))
         outputs.write_run(folder, summary)

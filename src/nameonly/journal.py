@@ -51,7 +51,7 @@ class Journal:
             "event": event,
             **facts,
         }
-        with self._path.open("a", encoding="utf-8") as file:
+        with self._path.open("a", encoding="utf-8", errors="replace") as file:
             file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
 
     @contextmanager

@@ -107,7 +107,7 @@ def build_recipe(name: str, settings: Mapping[str, Any] | None = None, seed: int
     chosen = {key: value for key, value in (settings or {}).items() if "." not in key}
     for stage, method in chosen.items():
         _check_part(name, stage, parts)
-        parts[stage] = create(stage, method)
+        parts[stage] = create(stage, str(method))
     values: dict[str, dict[str, Any]] = {stage: {} for stage in parts}
     for key, value in (settings or {}).items():
         if "." in key:
@@ -153,7 +153,7 @@ def _check_part(recipe: str, stage: str, parts: Mapping[str, Any]) -> None:
 
 
 def _offer(word: str, valid: tuple[str, ...] | list[str]) -> str:
-    close = get_close_matches(word, valid, n=1)
+    close = get_close_matches(str(word), valid, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}there are: {', '.join(valid)}" if valid else "there are none"
 

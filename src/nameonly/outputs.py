@@ -1,7 +1,9 @@
 """The files of a run. A folder appears whole or not at all."""
 
 import csv
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +17,12 @@ from filelock import FileLock, Timeout
 
 from nameonly.images import Quarantined
 from nameonly.pipeline import Outcome
+from nameonly.store import default_cache
 
 RUN = "run.json"
 LABELS = "labels.parquet"
 REPLACED = ".run.json.replaced"
+PARTIAL = ".nameonly-partial"
 MAX_PROBABILITY_COLUMNS = 100
 TOP = 5
 
@@ -33,7 +37,7 @@ def check_free(out: Path, overwrite: bool) -> None:
         return
     if not out.is_dir():
         raise ValueError(f"the output folder {out} is a file; choose another with --out")
-    if not any(out.iterdir()):
+    if all(entry.name == PARTIAL for entry in out.iterdir()):
         return
     if not (out / RUN).exists() and not (out / REPLACED).exists():
         raise ValueError(
@@ -47,52 +51,73 @@ def check_free(out: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def staging(out: Path) -> Iterator[Path]:
-    """Give a hidden folder beside ``out``; what it holds at the end becomes ``out``.
+def staging(out: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Give a hidden folder; what it holds at the end becomes the content of ``out``.
 
     A run that is stopped leaves ``out`` as it was; its remains are cleared by the next.
 
     Raises:
-        ValueError: If another run writes the same folder now.
+        ValueError: If ``out`` must not be written (see ``check_free``), or another run writes it.
         OSError: If it cannot be written.
     """
-    out = out.absolute()
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out.parent / f".{out.name}.lock")
+    lock = _lock(out)
+    try:
+        check_free(out, overwrite)
+        # beside a new folder, inside one that exists: it may be a file system of its own
+        partial = out / PARTIAL if out.exists() else out.parent / f".{out.name}{PARTIAL}"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            yield partial
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        _publish(partial, out)
+    finally:
+        lock.release()
+
+
+def _lock(out: Path) -> FileLock:
+    """Lock an output folder; the lock's file lies in the cache and stays there."""
+    name = hashlib.sha256(os.fsencode(out)).hexdigest()[:24]
+    folder = default_cache() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{name}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise ValueError(
             f"another run is writing {out} now; wait for it, or choose another"
         ) from None
-    partial = out.parent / f".{out.name}.partial"
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        yield partial
-        _publish(partial, out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
+    return lock
 
 
 def _publish(partial: Path, out: Path) -> None:
-    """Move the files of a finished run into place; run.json goes first and comes last."""
-    if not out.exists() or not any(out.iterdir()):
-        partial.replace(out)
-        return
-    if (out / RUN).exists():
-        (out / RUN).replace(out / REPLACED)
-    for item in sorted(partial.iterdir(), key=lambda p: p.name == RUN):
-        target = out / item.name
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-        item.replace(target)
-    (out / REPLACED).unlink(missing_ok=True)
-    partial.rmdir()
+    """Move the files of a finished run into place; run.json goes first and comes last.
+
+    Raises:
+        OSError: If a file cannot be moved; the finished run is kept and named.
+    """
+    try:
+        if partial.parent != out:
+            partial.rename(out)
+            return
+        if (out / RUN).exists():
+            (out / RUN).replace(out / REPLACED)
+        old = partial / ".old"
+        old.mkdir()
+        for item in sorted(partial.iterdir(), key=lambda p: p.name == RUN):
+            if item == old:
+                continue
+            if os.path.lexists(out / item.name):
+                (out / item.name).rename(old / item.name)
+            item.rename(out / item.name)
+        (out / REPLACED).unlink(missing_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise OSError(f"cannot move the finished run from {partial} to {out}: {error}") from error
 
 
 def labels_table(outcome: Outcome, method: str) -> pa.Table:
@@ -165,7 +190,7 @@ def write_quarantine(folder: Path, quarantined: Sequence[Quarantined]) -> None:
 def write_run(folder: Path, run: dict[str, Any]) -> None:
     """Write ``run.json``."""
     text = json.dumps(run, indent=2, ensure_ascii=False, default=str)
-    (folder / RUN).write_text(text + "\n", encoding="utf-8")
+    (folder / RUN).write_text(text + "\n", encoding="utf-8", errors="replace")
 
 
 def duplicate_groups(outcome: Outcome) -> tuple[tuple[str, ...], ...]:

@@ -3,9 +3,10 @@
 Nothing is written here but the feature store; ``jobs`` writes what a run gives.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -134,8 +135,18 @@ def adapt(
     recipe: Recipe,
     cache: Path,
     journal: Journal,
+    made: Mapping[str, Any],
 ) -> Outcome:
     """Adapt to the features and label every source.
+
+    Args:
+        inputs: What to adapt to.
+        backbone: Made the features.
+        label_space: The classes.
+        recipe: What to do.
+        cache: Folder of the text features.
+        journal: Times the stages.
+        made: What the classifier shall say of how it was made.
 
     Raises:
         ValueError: If the names, the texts or the features do not fit each other.
@@ -148,7 +159,8 @@ def adapt(
         logits = adapted.scorer.predict_logits(inputs.features)
         decision = recipe.decisions.fit(logits, inputs.features)
         fingerprint = str(backbone.reference().get("fingerprint", ""))
-        classifier = Classifier(backbone, adapted.scorer, decision, label_space, fingerprint)
+        made = {**made, "images": len(inputs.features)}
+        classifier = Classifier(backbone, adapted.scorer, decision, label_space, fingerprint, made)
         zero_shot = text.predict_logits(inputs.features).argmax(dim=1)
         rows = inputs.feature_rows()
         predictions = per_source(classifier.predict(inputs.features), rows)
@@ -158,14 +170,22 @@ def adapt(
 def text_classifier(
     inputs: Inputs, backbone: Backbone, label_space: LabelSpace, recipe: Recipe, cache: Path
 ) -> TextClassifier:
-    """Return the zero-shot classifier: of the class texts, or of the file of features."""
+    """Return the zero-shot classifier: of the class texts, or of the file of features.
+
+    Raises:
+        ValueError: If a file of features has no text weights that fit the classes.
+    """
     if isinstance(backbone, PrecomputedBackbone):
         return backbone.text_classifier(label_space)
     return build_text_classifier(recipe.prompts.texts(label_space), label_space, backbone, cache)
 
 
 def score(inputs: Inputs, classifier: Classifier, journal: Journal) -> Outcome:
-    """Label every source with a classifier that exists."""
+    """Label every source with a classifier that exists.
+
+    Raises:
+        ValueError: If the features were made by another backbone.
+    """
     with journal.stage("decide"):
         predictions = per_source(classifier.predict(inputs.features), inputs.feature_rows())
     return Outcome(inputs, classifier, predictions)
@@ -181,8 +201,19 @@ def per_source(predictions: Predictions, rows: Int[Tensor, " s"]) -> Predictions
 
 
 def backbone_for(source: ImageSpec, backbone: Backbone) -> Backbone:
-    """Return the reader of a file of features, or the backbone for images."""
-    return PrecomputedBackbone(str(source)) if is_feature_file(source) else backbone
+    """Return the reader of a file of features, or the backbone for images.
+
+    Raises:
+        ValueError: If a classifier of own features is given images.
+    """
+    if is_feature_file(source):
+        return PrecomputedBackbone(str(source))
+    if isinstance(backbone, PrecomputedBackbone):
+        raise ValueError(
+            f"this classifier was made from own features of {backbone.dim} dimensions; it reads an "
+            f"npz or safetensors file of such features, not {source!r}"
+        )
+    return backbone
 
 
 def _sample(features: Features, limit: int | None, seed: int) -> Features:

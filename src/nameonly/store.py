@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 FORMAT = "1"
+INDEX_FILES = "[0-9][0-9][0-9][0-9][0-9][0-9].parquet"
 
 
 def default_cache() -> Path:
@@ -68,7 +69,7 @@ class FeatureStore:
         if create:
             folder.mkdir(parents=True, exist_ok=True)
         self._check_key(create)
-        for index in sorted(folder.glob("*.parquet")):
+        for index in sorted(folder.glob(INDEX_FILES)):
             self._open_shard(index)
 
     def _lock(self) -> FileLock:
@@ -152,7 +153,7 @@ class FeatureStore:
         table = pa.table({"id": pa.array(ids, pa.string())})
         table = table.replace_schema_metadata({"crc32": str(zlib.crc32(array.data))})
         with self._lock():
-            number = 1 + max((int(p.stem) for p in self.folder.glob("*.parquet")), default=-1)
+            number = 1 + max((int(p.stem) for p in self.folder.glob(INDEX_FILES)), default=-1)
             data, index = (self.folder / f"{number:06d}{s}" for s in (".npy", ".parquet"))
             with data.with_suffix(".npy.partial").open("wb") as file:
                 np.save(file, array, allow_pickle=False)

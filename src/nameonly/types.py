@@ -3,6 +3,7 @@
 Axes: n images, m support images, c classes, d feature dimension.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -145,11 +146,15 @@ class Features:
             self, values=self.values[rows], ids=tuple(self.ids[i] for i in rows.tolist())
         )
 
-    def id_order(self) -> Int[Tensor, " n"]:
-        """Return the rows in order of id: the order that no file name can change."""
-        return torch.tensor(
-            sorted(range(len(self.ids)), key=self.ids.__getitem__), dtype=torch.long
-        )
+    def content_order(self) -> Int[Tensor, " n"]:
+        """Return the rows in order of a hash of their values: no name and no order can change it.
+
+        Rows of equal values follow their ids.
+        """
+        rows = self.values.cpu().numpy()
+        keys = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
+        pairs = list(zip(keys, self.ids, strict=True))
+        return torch.tensor(sorted(range(len(pairs)), key=pairs.__getitem__), dtype=torch.long)
 
 
 @dataclass(frozen=True)

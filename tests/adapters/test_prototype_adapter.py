@@ -146,3 +146,40 @@ def test_labels_of_other_images_are_refused(toy):
     other = Features(features.values, tuple(reversed(features.ids)), "toy")
     with pytest.raises(ValueError, match="different images or orders"):
         PrototypeAdapter().fit(other, text, labels)
+
+
+def test_prototypes_that_are_all_one_say_nothing(toy):
+    features, text, _, _ = toy
+    labels = PseudoLabels(
+        features.ids,
+        torch.full((60, 4), 0.25),
+        torch.ones(60, 4, dtype=torch.bool),
+        torch.full((60,), 0.25),
+    )
+    got = PrototypeAdapter(steps=0).fit(features, text, labels).predict_logits(features)
+    assert torch.equal(got.argmax(dim=1), text.predict_logits(features).argmax(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("residual_weight", -1.0),
+        ("residual_weight", float("nan")),
+        ("batch_size", 0),
+        ("steps", -1),
+        ("temperature", 0.0),
+        ("sharpness", float("inf")),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(field, value):
+    with pytest.raises(ValueError, match=field):
+        PrototypeAdapter(**{field: value})
+
+
+def test_names_and_order_of_the_images_change_nothing(toy):
+    features, text, space, _ = toy
+    perm = torch.randperm(60, generator=torch.Generator().manual_seed(3))
+    renamed = Features(features.values[perm], tuple(f"z{i}" for i in range(60)), "toy")
+    a = PrototypeAdapter(batch_size=8).fit(features, text, labels_of(features, text, space))
+    b = PrototypeAdapter(batch_size=8).fit(renamed, text, labels_of(renamed, text, space))
+    assert torch.equal(a.prototypes_, b.prototypes_)

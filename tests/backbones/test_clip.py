@@ -1,9 +1,13 @@
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoTokenizer,
     CLIPConfig,
@@ -184,3 +188,71 @@ def test_devices_and_dtypes():
 
 def test_tiny_says_what_it_knows():
     assert "glyphs" in ClipBackbone("tiny").note and ClipBackbone("other").note == ""
+
+
+def test_a_model_without_its_tokenizer_is_refused(clip_folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(clip_folder, copy)
+    for path in copy.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(ValueError, match="has no tokenizer"):
+        ClipBackbone(str(copy), dtype="float32").encode_texts(TEXTS)
+
+
+def test_missing_weights_are_not_made_up(clip_folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(clip_folder, copy)
+    tensors = load_file(copy / "model.safetensors")
+    del tensors["visual_projection.weight"]
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 1 weights.*visual_projection"):
+        _ = ClipBackbone(str(copy)).dim
+
+
+def test_truncated_weights_are_refused(clip_folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(clip_folder, copy)
+    data = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match="cannot load backbone folder"):
+        _ = ClipBackbone(str(copy)).dim
+
+
+def test_the_reference_is_no_part_of_the_fingerprint(clip_folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(clip_folder, copy)
+    before = ClipBackbone(str(copy)).resolved_revision
+    (copy / "reference.json").write_text("{}")
+    assert ClipBackbone(str(copy)).resolved_revision == before
+
+
+def test_a_text_has_the_same_features_whatever_stands_beside_it(clip_folder):
+    backbone = ClipBackbone(str(clip_folder), device="cpu", dtype="float32")
+    long = "a photo of a very large letter in an old book"
+    alone, beside = backbone.encode_texts(["zero"]), backbone.encode_texts(["zero", long])
+    torch.testing.assert_close(alone[0], beside[0], atol=1e-6, rtol=0)
+
+
+HUB = """
+from PIL import Image
+from nameonly.backbones.clip import ClipBackbone
+backbone = ClipBackbone("someone/small-clip", device="cpu", dtype="float32")
+print(backbone.encode_images([Image.new("RGB", (40, 40), "red")])[0, :3].tolist())
+print(backbone.encode_texts(["zero"]).shape, backbone.resolved_revision)
+"""
+
+
+def test_a_model_in_the_hubs_cache_is_the_one_in_a_folder(clip_folder, tmp_path):
+    """The layout that the hub's client writes, read offline: the path of every hub id."""
+    repository = tmp_path / "hub" / "models--someone--small-clip"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(clip_folder, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    got = subprocess.run(
+        [sys.executable, "-c", HUB], capture_output=True, text=True, env=environment
+    )
+    assert got.returncode == 0, got.stderr
+    local = ClipBackbone(str(clip_folder), device="cpu", dtype="float32")
+    assert got.stdout.split()[-1] == local.resolved_revision

@@ -64,9 +64,16 @@ def test_ids_and_scale_may_be_left_out(feature_file):
         ({"text_weights": np.eye(3, 16)}, "3 rows of text_weights for 4 classes"),
         ({"text_weights": np.eye(4, 15)}, "15 dimensions, features 16"),
         ({"ids": np.array(["a"] * 60)}, "ids repeat"),
-        ({"ids": np.array(["a"] * 59)}, "59 ids for 60"),
+        ({"ids": np.array(["a"] * 59)}, r"\(59,\), expected 60"),
         ({"class_names": np.array(["ant", "bee", "cat", "eel"])}, r"no text weights for \['dog'\]"),
         ({"logit_scale": np.array(-3.0)}, "must be positive"),
+        ({"logit_scale": np.array([])}, "must be one number"),
+        ({"class_names": np.array("ant")}, "expected 4, one for each"),
+        (
+            {"class_names": np.array(["ant", "bee", "cat", "dog", "eel"])},
+            "expected 4, one for each",
+        ),
+        ({"ids": np.array("a")}, "expected 60"),
     ],
 )
 def test_bad_files_teach(toy, feature_file, changes, words):

@@ -62,7 +62,7 @@ def test_braces_in_names_stay():
     ("templates", "message"),
     [
         ("openai8", "no set of templates 'openai8'; take one of single, openai7, openai80"),
-        ("a photo of a {}.", "give your own as a tuple"),
+        ("a photo", "give your own sentences with one {} each"),
         ("", "no set of templates"),
         ((), "at least one sentence"),
         (("a photo.",), "exactly one {}, got 'a photo.'"),

@@ -27,9 +27,16 @@ def test_given_labels_do_not_use_up_places():
     assert got.labels.tolist() == [1, 0, -1, 1]
 
 
+def test_only_given_labels_are_certain():
+    sure = torch.tensor([[400.0, 0.0, 0.0]] * 4)
+    given = torch.tensor([0, -1, -1, -1])
+    got = TopKPerClass().label(FEATURES, sure, SPACE, given)
+    assert (got.confidence == 1).tolist() == [True, False, False, False]
+
+
 def test_fewer_than_one_image_is_refused():
     with pytest.raises(ValueError, match="at least 1, got 0"):
-        TopKPerClass(images_per_class=0).label(FEATURES, LOGITS, SPACE)
+        TopKPerClass(images_per_class=0)
 
 
 def test_logits_of_other_classes_are_refused():

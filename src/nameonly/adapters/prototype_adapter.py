@@ -27,6 +27,8 @@ from nameonly.types import Features, PseudoLabels, TextClassifier
 
 __all__ = ["PrototypeAdapter"]
 
+LEAST_SPREAD = 1e-6
+
 
 def affinity(
     values: Float[Tensor, "n d"], prototypes: Float[Tensor, "c d"], sharpness: float
@@ -72,6 +74,15 @@ class PrototypeAdapter:
     prototypes_: Float[Tensor, "c d"] = field(init=False, repr=False, compare=False)
     residual_scale_: float = field(init=False, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        least = {"residual_weight": 0, "steps": 0, "batch_size": 1, "learning_rate": 0}
+        for name, low in least.items():
+            if not low <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        for name in ("sharpness", "temperature"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+
     def fit(
         self, features: Features, text: TextClassifier, pseudo_labels: PseudoLabels
     ) -> "PrototypeAdapter":
@@ -90,7 +101,7 @@ class PrototypeAdapter:
             raise ValueError("pseudo-labels and features are of different images or orders")
         if not pseudo_labels.selected.any():
             raise ValueError(f"none of the {len(features)} images has a pseudo-label")
-        order = features.id_order().to(features.values.device)
+        order = features.content_order().to(features.values.device)
         ordered = features.subset(order)
         targets = soft_targets(pseudo_labels)[order]
         start = class_prototypes(ordered.values, targets, text.weights)
@@ -98,7 +109,9 @@ class PrototypeAdapter:
         affinity_spread = spread(affinity(ordered.values, start, self.sharpness)).item()
 
         self.text_ = text
-        self.residual_scale_ = spread(text_logits).item() / max(affinity_spread, 1e-12)
+        # prototypes that are all one have nothing to say; their rounding errors must not decide
+        silent = affinity_spread < LEAST_SPREAD
+        self.residual_scale_ = 0.0 if silent else spread(text_logits).item() / affinity_spread
         certain = (pseudo_labels.confidence >= 1.0) & pseudo_labels.selected
         kept = torch.where(certain[order], targets.argmax(dim=1), -1)
         self.prototypes_ = self._learn(start, ordered.values, text_logits, kept, affinity_spread)
@@ -119,7 +132,7 @@ class PrototypeAdapter:
         affinity_spread: float,
     ) -> Float[Tensor, "c d"]:
         prototypes = nn.Parameter(start.clone())
-        divisor = self.temperature * max(affinity_spread, 1e-12)
+        divisor = self.temperature * max(affinity_spread, LEAST_SPREAD)
 
         def loss(rows: Int[Tensor, " b"]) -> Float[Tensor, ""]:
             closeness = affinity(values[rows], prototypes, self.sharpness)

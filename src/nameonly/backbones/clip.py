@@ -16,8 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from huggingface_hub.errors import HfHubHTTPError
 from jaxtyping import Float
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -26,7 +28,9 @@ from nameonly.tiny import MODEL as TINY
 __all__ = ["ClipBackbone"]
 
 TEXTS_PER_CHUNK = 256
-MODEL_TYPES = ("clip", "siglip", "siglip2")
+REFERENCE = "reference.json"
+MODEL_TYPES = ("clip", "siglip")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 TINY_NOTE = "the bundled tiny model knows drawn digits and letters (glyphs) only, no photographs"
 
 
@@ -68,7 +72,8 @@ def folder_fingerprint(folder: Path) -> str:
     """Return a hash of every file that a model is loaded from, so that changed weights show."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.suffix in {".json", ".safetensors", ".txt", ".model"}:
+        kinds = {".json", ".safetensors", ".txt", ".model"}
+        if path.is_file() and path.suffix in kinds and path.name != REFERENCE:
             digest.update(path.name.encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -130,7 +135,7 @@ class ClipBackbone:
                 trust_remote_code=False,
                 **options,
             )
-        except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ValueError(self._help(error)) from error
 
     def _help(self, error: Exception) -> str:
@@ -160,7 +165,15 @@ class ClipBackbone:
                 f"backbone {self.model!r} is a {config.model_type!r} model; "
                 f"expected one of {', '.join(MODEL_TYPES)}"
             )
-        network = self._load(AutoModel, use_safetensors=True, dtype=dtype)
+        network, loaded = self._load(
+            AutoModel, use_safetensors=True, dtype=dtype, output_loading_info=True
+        )
+        absent = sorted([*loaded["missing_keys"], *map(str, loaded["mismatched_keys"])])
+        if absent:
+            raise ValueError(
+                f"backbone {self.model!r} lacks {len(absent)} weights or has them in other shapes, "
+                f"{absent[0]} first; they would be random: get the whole model"
+            )
         return network.to(device).eval().requires_grad_(False)
 
     @cached_property
@@ -168,6 +181,12 @@ class ClipBackbone:
         """The tokenizer that belongs to the weights."""
         from transformers import AutoTokenizer
 
+        # without its files transformers makes an empty tokenizer, to which all texts are equal
+        if not any((self.files / name).is_file() for name in TOKENIZER_FILES):
+            raise ValueError(
+                f"backbone {self.model!r} has no tokenizer: expected one of "
+                f"{', '.join(TOKENIZER_FILES)} in {self.files}"
+            )
         return self._load(AutoTokenizer)
 
     @cached_property
@@ -178,11 +197,24 @@ class ClipBackbone:
         return self._load(AutoImageProcessor, backend="pil")
 
     @cached_property
-    def resolved_revision(self) -> str:
-        """Hash of the folder's files, or the hub's commit."""
+    def files(self) -> Path:
+        """The folder that the model's files lie in: the local one, or the hub's copy."""
         if self.folder is not None:
-            return folder_fingerprint(self.folder)
-        return str(getattr(self.network.config, "_commit_hash", None) or self.revision)
+            return self.folder
+        from huggingface_hub import snapshot_download
+
+        try:
+            patterns = ["*.json", "model*.safetensors", "*.txt", "*.model"]
+            return Path(
+                snapshot_download(self.model, revision=self.revision, allow_patterns=patterns)
+            )
+        except (OSError, ValueError, HfHubHTTPError) as error:
+            raise ValueError(self._help(error)) from error
+
+    @cached_property
+    def resolved_revision(self) -> str:
+        """Hash of the model's files: the same model has the same one in a folder and on the hub."""
+        return folder_fingerprint(self.files)
 
     @property
     def dim(self) -> int:
@@ -221,9 +253,16 @@ class ClipBackbone:
 
         Raises:
             FloatingPointError: If the model gives a value that is not finite.
+            ValueError: If the images do not fit the device's memory.
         """
         moved = pixels.to(self.resolved_device, self.resolved_dtype)
-        return self._unit_rows(self.network.get_image_features(pixel_values=moved))
+        try:
+            return self._unit_rows(self.network.get_image_features(pixel_values=moved))
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"{len(pixels)} images at once do not fit the memory of {self.resolved_device}; "
+                "lower --batch-size"
+            ) from error
 
     def encode_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
         """Preprocess and encode RGB images, ``batch_size`` at a time."""
@@ -239,13 +278,18 @@ class ClipBackbone:
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "t d"]:
-        """Encode texts, ``TEXTS_PER_CHUNK`` at a time; longer ones are cut."""
+        """Encode texts, ``TEXTS_PER_CHUNK`` at a time; longer ones are cut.
+
+        Raises:
+            FloatingPointError: If the model gives a value that is not finite.
+        """
         if not texts:
             return torch.zeros(0, self.dim)
         config = self.network.config
         options = {
             # SigLIP was trained on texts padded to full length; CLIP's causal tower ignores padding
-            "padding": True if config.model_type == "clip" else "max_length",
+            # and one length keeps a text's features the same whatever it is encoded with
+            "padding": "max_length",
             "max_length": config.text_config.max_position_embeddings,
             "truncation": True,
             "return_tensors": "pt",

@@ -121,20 +121,25 @@ class PrecomputedBackbone:
         """
         values = unit_matrix(Path(self.path), "features", self.arrays["features"])
         n = len(values)
-        ids = self.arrays.get("ids")
         width = len(str(n - 1))
-        names = tuple(f"{i:0{width}d}" for i in range(n)) if ids is None else tuple(map(str, ids))
-        if len(names) != n:
-            raise ValueError(f"{self.path}: {len(names)} ids for {n} features")
+        names = self._texts("ids", n, "features") or tuple(f"{i:0{width}d}" for i in range(n))
         if len(set(names)) != n:
             raise ValueError(f"{self.path}: ids repeat; every row needs its own")
-        return Features(values, names, self.name)
+        return Features(values, names, f"precomputed-{values.shape[1]}")
+
+    def _texts(self, key: str, n: int | None, of: str) -> tuple[str, ...] | None:
+        if key not in self.arrays:
+            return None
+        array = np.asarray(self.arrays[key])
+        if array.ndim != 1 or (n is not None and len(array) != n):
+            wanted = "a list" if n is None else f"{n}, one for each row of {of}"
+            raise ValueError(f"{self.path}: {key!r} has shape {array.shape}, expected {wanted}")
+        return tuple(v.decode() if isinstance(v, bytes) else str(v) for v in array.tolist())
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """The names that the file gives its text weights, if it does."""
-        names = self.arrays.get("class_names")
-        return None if names is None else tuple(map(str, names))
+        return self._texts("class_names", None, "text_weights")
 
     def text_classifier(self, label_space: LabelSpace) -> TextClassifier:
         """Return the file's text weights as the zero-shot classifier of these classes.
@@ -155,7 +160,7 @@ class PrecomputedBackbone:
             raise ValueError(
                 f"{self.path}: text_weights have {weights.shape[1]} dimensions, features {self.dim}"
             )
-        if self.class_names is not None:
+        if self._texts("class_names", len(weights), "text_weights") is not None:
             weights = weights[self._row_order(label_space)]
         return TextClassifier(weights, self.logit_scale, label_space.class_names)
 
@@ -178,7 +183,7 @@ class PrecomputedBackbone:
     @property
     def dim(self) -> int:
         """Feature dimension."""
-        return self.width or int(self.arrays["features"].shape[1])
+        return self.width or self.features.values.shape[1]
 
     @cached_property
     def logit_scale(self) -> float:
@@ -187,7 +192,10 @@ class PrecomputedBackbone:
         Raises:
             ValueError: If it is not a positive number.
         """
-        scale = float(np.asarray(self.arrays.get("logit_scale", 100.0)).reshape(-1)[0])
+        given = np.asarray(self.arrays.get("logit_scale", 100.0)).reshape(-1)
+        if len(given) != 1 or given.dtype.kind not in "fiu":
+            raise ValueError(f"{self.path}: logit_scale must be one number, got {given!r}")
+        scale = float(given[0])
         if not 0 < scale < float("inf"):
             raise ValueError(f"{self.path}: logit_scale must be positive, got {scale}")
         return scale

@@ -38,12 +38,14 @@ def template_set(name: str) -> tuple[str, ...]:
         return SINGLE
     if name == "openai7":
         return OPENAI7
+    if name.count("{}") == 1:
+        return (name,)
     if name == "openai80":
         file = resources.files("nameonly.prompts").joinpath("openai80.txt")
         return tuple(file.read_text(encoding="utf-8").splitlines())
     raise ValueError(
         f"there is no set of templates {name!r}; take one of {', '.join(SETS)}, "
-        f'or give your own as a tuple: ("a photo of a {{}}.",)'
+        "or give your own sentences with one {} each"
     )
 
 
@@ -57,8 +59,8 @@ class Templates:
     """Fills every template with every class name.
 
     Attributes:
-        templates: ``"single"``, ``"openai7"``, ``"openai80"``, or your own sentences with one
-            ``{}`` each. Templates of a label space go before these, its texts of one class before
+        templates: ``"single"``, ``"openai7"``, ``"openai80"``, or your own sentence, or several,
+            with one ``{}`` each. Templates of a label space go before these, its texts of one class before
             both.
     """
 

@@ -21,6 +21,8 @@ from nameonly.types import Features, LabelSpace, PseudoLabels
 
 __all__ = ["TopKPerClass"]
 
+BELOW_CERTAIN = 1 - 1e-6
+
 
 @dataclass(frozen=True)
 class TopKPerClass:
@@ -36,6 +38,10 @@ class TopKPerClass:
     images_per_class: int = 16
     by: Literal["row", "column"] = "row"
 
+    def __post_init__(self) -> None:
+        if self.images_per_class < 1:
+            raise ValueError(f"images_per_class must be at least 1, got {self.images_per_class}")
+
     def label(
         self,
         features: Features,
@@ -49,11 +55,8 @@ class TopKPerClass:
         O(n c) for the probabilities and the mask.
 
         Raises:
-            ValueError: If ``images_per_class`` is below one, or the logits are of other images or
-                classes.
+            ValueError: If the logits are of other images or classes.
         """
-        if self.images_per_class < 1:
-            raise ValueError(f"images_per_class must be at least 1, got {self.images_per_class}")
         if logits.shape != (len(features), len(label_space)):
             raise ValueError(
                 f"logits are {tuple(logits.shape)}, expected {len(features)} images x "
@@ -67,8 +70,9 @@ class TopKPerClass:
         if self.by == "row":
             best = one_hot(probs.argmax(dim=1), probs.shape[1]).bool()
             scores = scores.masked_fill(~best, -torch.inf)
-        candidates = top_k_mask(scores, self.images_per_class, features.id_order())
-        confidence = probs.max(dim=1).values
+        candidates = top_k_mask(scores, self.images_per_class, features.content_order())
+        # 1 is for what is known; a softmax reaches it by rounding
+        confidence = probs.max(dim=1).values.clamp(max=BELOW_CERTAIN)
         if given is not None:
             truth = one_hot(given.clamp(min=0), probs.shape[1]).bool()
             candidates |= truth & known[:, None]

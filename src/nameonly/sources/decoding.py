@@ -107,8 +107,17 @@ def _decode(data: bytes) -> Image.Image:
                 f"too large: {image.width} x {image.height} pixels, at most {MAX_PIXELS} are read"
             )
         image.load()
-        upright = _UPRIGHT.get(_orientation(image))
-        rgb = _to_rgb(image)
+        return upright_rgb(image)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return an opened image as files are read: turned by its EXIF, transparency over white.
+
+    Raises:
+        BadImageError: If its colours cannot be read.
+    """
+    upright = _UPRIGHT.get(_orientation(image))
+    rgb = _to_rgb(image)
     rgb = rgb if upright is None else rgb.transpose(upright)
     # Metadata that stays would make other code turn the image a second time.
     rgb.info = {}

@@ -16,6 +16,9 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".we
 TABLE_SUFFIXES = (".arrow", ".csv", ".parquet")
 SHARD_SUFFIXES = (".tar",)
 
+# what a run of ours writes is no input: a folder with these in it is passed over
+RUN_FILES = {"run.json", "labels.parquet", "report.html"}
+
 _FOLDER_CONTAINERS = (".parquet", ".tar")
 _MAX_BRACE_FILES = 100_000
 _MAGIC = re.compile(r"[*?\[]")
@@ -131,6 +134,8 @@ def _walk(root: str) -> tuple[list[str], list[tuple[str, str]]]:
                 entries = sorted(listing, key=lambda entry: entry.name, reverse=True)
         except OSError as error:
             failures.append((relative or ".", f"folder cannot be listed: {reason(error)}"))
+            continue
+        if relative and {entry.name for entry in entries} >= RUN_FILES:
             continue
         for entry in entries:
             name = f"{relative}/{entry.name}" if relative else entry.name
