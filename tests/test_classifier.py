@@ -168,3 +168,20 @@ def test_arrays_that_do_not_fit_are_refused(fitted, tmp_path):
     save_file(tensors, tmp_path / "classifier.safetensors")
     with pytest.raises(ValueError, match="cannot load the classifier"):
         load(tmp_path)
+
+
+def test_names_come_with_the_labels(fitted):
+    classifier, features = fitted
+    labels = classifier.predict(features).labels.tolist()
+    names = classifier.label_space.class_names
+    assert classifier.predict_names(features) == [None if i < 0 else names[i] for i in labels]
+
+
+def test_what_is_no_image_is_told(digits, tmp_path):
+    """In a program of its own, where no type check stands before the library's own word."""
+    from nameonly import label
+
+    label(digits, ["zero", "one"], backbone="tiny", out=tmp_path / "out")
+    code = f"from nameonly import load; load(r'{tmp_path}/out').predict(['x.png'])"
+    got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ValueError: expected Pillow images, got a str" in got.stderr

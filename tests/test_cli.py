@@ -1,4 +1,5 @@
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def test_settings_and_dry_run(nameonly, digits, tmp_path):
             "--backbone /path",
         ),
         (("label", "{d}", "-c", NAMES, "-o", "{t}/x", "--device", "abacus"), "try --device cpu"),
-        (("label", "{d}", "-c", NAMES, "-o", "{t}/x", "--set", "adapters=123"), "no method 123"),
+        (("label", "{d}", "-c", NAMES, "-o", "{t}/x", "--set", "adapters=123"), "no method '123'"),
         (
             ("label", "{d}", "-c", NAMES, "-o", "{t}/x", "--set", "adapters.batch_size=0"),
             "at least 1",
@@ -159,3 +160,19 @@ def test_help_imports_nothing_heavy():
     )
     got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert got.returncode == 0 and "Usage" in got.stdout, got.stderr
+
+
+def test_version(nameonly):
+    assert nameonly("--version").stdout.strip()[0].isdigit()
+
+
+def test_ctrl_c_says_that_nothing_is_lost(digits, tmp_path):
+    arguments = ["label", str(digits), "-c", NAMES, "--backbone", "tiny", "-o", str(tmp_path / "o")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nameonly", *arguments], stderr=subprocess.PIPE, text=True
+    )
+    assert "glyphs" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130 and "the same command goes on" in errors
+    assert not (tmp_path / "o").exists()

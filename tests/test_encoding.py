@@ -134,3 +134,14 @@ def test_text_weights_are_the_mean_of_each_class(backbone, tmp_path):
     torch.testing.assert_close(got.weights[0], mean / mean.norm(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(got.weights[1], rows[2], atol=1e-5, rtol=1e-5)
     assert got.logit_scale == backbone.logit_scale
+
+
+def test_a_ctrl_c_keeps_what_was_encoded(digits, backbone, tmp_path):
+    def stop(done, total):
+        if done >= 64:
+            raise KeyboardInterrupt
+
+    images, _ = open_images(digits)
+    with pytest.raises(KeyboardInterrupt):
+        encode_image_set(images, backbone, tmp_path, stop)
+    assert encode_image_set(images, backbone, tmp_path).n_encoded == 120 - 64

@@ -272,7 +272,7 @@ def test_what_a_run_wrote_is_no_input(digits, tmp_path):
     [
         ({"limt": 5}, "no option 'limt'; there are: out, overwrite"),
         ({"seed": -1}, "seed must lie in"),
-        ({"recipe": "zero_shot", "settings": {"decisions": 5}}, "no method 5"),
+        ({"recipe": "zero_shot", "settings": {"decisions": 5}}, "no method '5'"),
     ],
 )
 def test_mistakes_in_python_are_told(digits, wrong, words):

@@ -60,3 +60,13 @@ def test_own_templates_come_as_a_list():
 def test_a_setting_of_a_stage_that_the_recipe_lacks_is_refused():
     with pytest.raises(ValueError, match="recipe 'zero_shot' has no stage 'adapters'"):
         methods.build_recipe("zero_shot", {"adapters.steps": 3})
+
+
+def test_cards_tell_the_settings_as_they_are():
+    from dataclasses import fields
+
+    told = methods.card("adapters", "prototype_adapter").settings
+    made = methods.create("adapters", "prototype_adapter")
+    assert {k: float(v) for k, v in told.items()} == {
+        f.name: float(getattr(made, f.name)) for f in fields(made) if f.init
+    }

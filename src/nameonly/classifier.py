@@ -82,6 +82,15 @@ class Classifier:
         labels = self.decision.decide(logits, features)
         return Predictions(logits.softmax(dim=1), labels, features.ids)
 
+    def predict_names(self, images: Features | Sequence[Image.Image]) -> list[str | None]:
+        """Return the class name of every image, None where the decision abstains.
+
+        Raises:
+            ValueError: See ``predict``.
+        """
+        names = self.label_space.class_names
+        return [None if i < 0 else names[i] for i in self.predict(images).labels.tolist()]
+
     def predict_proba(self, images: Features | Sequence[Image.Image]) -> Float[Tensor, "n c"]:
         """Return class probabilities, the model's own and uncalibrated; rows sum to one."""
         return self.predict(images).probs
@@ -101,6 +110,12 @@ class Classifier:
             )
 
     def _encode(self, images: Sequence[Image.Image]) -> Features:
+        for image in images:
+            if not isinstance(image, Image.Image):
+                raise ValueError(
+                    f"expected Pillow images, got a {type(image).__name__}; for paths and folders "
+                    "there is nameonly.predict(classifier, 'photos/')"
+                )
         self.check_weights()
         values = self.backbone.encode_images([upright_rgb(image) for image in images])
         return Features(values, tuple(map(str, range(len(images)))), self.backbone.name)

@@ -16,7 +16,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich help takes three times as long to answer
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Class names and unlabelled images in; labels, a classifier and an honest report out.",
 )
 
 STOPPED = 130
@@ -38,7 +37,7 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
 Images = Annotated[
     list[str],
     typer.Argument(
-        help="A folder, files, a quoted glob, a parquet or CSV table, tar shards, "
+        help="A folder (of images, or save_to_disk's), files, a quoted glob, a table, tar shards, "
         "or an npz or safetensors file of your own features."
     ),
 ]
@@ -94,6 +93,24 @@ def _backbone(source: Any, name: str, **options: Any) -> Any:
     if backbone.note:
         _say(f"note: {backbone.note}")
     return backbone
+
+
+def _version(wanted: bool | None) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("nameonly"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool | None,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = None,
+) -> None:
+    """Class names and unlabelled images in; labels, a classifier and an honest report out."""
 
 
 @app.command()

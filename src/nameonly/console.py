@@ -127,6 +127,8 @@ class Console:
         ):
             if counts.get(key):
                 self.line(f"{counts[key]:,} {words}")
+        if counts.get("changed_by_adaptation", 0) > counts["sources"] / 2:
+            self.line("adapting changed more than half of the labels: look at the report first")
         for words in run.summary["repairs"]:
             self.line(words)
         self.line(f"labels      {run.out}/labels.parquet")
@@ -149,7 +151,8 @@ class Console:
         )
         bad = found["quarantined"]
         self.line(f"{len(bad)} would be quarantined")
-        self.table(["path", "reason"], [[b["path"], b["reason"]] for b in bad[:SHOWN]])
+        if bad:
+            self.table(["path", "reason"], [[b["path"], b["reason"]] for b in bad[:SHOWN]])
         if len(bad) > SHOWN:
             self.line(f"... and {len(bad) - SHOWN} more")
         self.line("nothing was written")
@@ -228,6 +231,9 @@ class Console:
                 if card.stage == stage:
                     self.line(f"  {card.name:<20} {card.title}")
                     self.line(f"  {'':<20} {card.paper}")
+                    if card.settings and stage not in ("backbones", "recipes"):
+                        told = ", ".join(f"{k}={v}" for k, v in card.settings.items())
+                        self.line(f"  {'':<20} settings: {told}")
 
     def checks(self, found: list["Check"]) -> None:
         """Print checks, and advice where something is wrong."""

@@ -71,16 +71,18 @@ def encode_image_set(
     done = len(first) - len(missing)
     pending: list[tuple[list[str], Float[Tensor, "n d"]]] = []
     flushed = time.monotonic()
-    for ids, pixels in _batches(good, backbone.batch_size):
-        pending.append((ids, backbone.encode_pixels(pixels)))
-        rows = sum(len(i) for i, _ in pending)
-        if rows >= ROWS_PER_SHARD or time.monotonic() - flushed > SECONDS_PER_SHARD:
-            _flush(store, pending)
-            flushed = time.monotonic()
-        done += len(ids)
-        if on_progress is not None:
-            on_progress(done + len(bad), len(first))
-    _flush(store, pending)
+    try:
+        for ids, pixels in _batches(good, backbone.batch_size):
+            pending.append((ids, backbone.encode_pixels(pixels)))
+            rows = sum(len(i) for i, _ in pending)
+            if rows >= ROWS_PER_SHARD or time.monotonic() - flushed > SECONDS_PER_SHARD:
+                _flush(store, pending)
+                flushed = time.monotonic()
+            done += len(ids)
+            if on_progress is not None:
+                on_progress(done + len(bad), len(first))
+    finally:  # a Ctrl-C keeps all that was encoded
+        _flush(store, pending)
     quarantined = [
         Quarantined(source, bad[image_id])
         for source, image_id in zip(images.sources, images.ids, strict=True)

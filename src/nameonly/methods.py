@@ -4,7 +4,7 @@ import ast
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -15,12 +15,21 @@ ROOT = Path(__file__).parent
 
 @dataclass(frozen=True)
 class MethodCard:
-    """What a method says of itself, read without importing it."""
+    """What a method says of itself, read without importing it.
+
+    Attributes:
+        stage: Its folder.
+        name: Its file.
+        title: First line of its docstring.
+        paper: Where it comes from.
+        settings: Field -> default, as the file spells it; for ``--set stage.field=value``.
+    """
 
     stage: str
     name: str
     title: str
     paper: str
+    settings: dict[str, str] = field(default_factory=dict)
 
 
 def names(stage: str) -> list[str]:
@@ -36,7 +45,7 @@ def names(stage: str) -> list[str]:
 
 
 def card(stage: str, name: str) -> MethodCard:
-    """Read a method's title and paper from its module docstring.
+    """Read a method's title, paper and settings from its file.
 
     Raises:
         ValueError: If the stage has no such method.
@@ -52,7 +61,21 @@ def card(stage: str, name: str) -> MethodCard:
             paper.append(line.strip())
         elif paper:
             break
-    return MethodCard(stage, name, lines[0] if lines else "", " ".join(paper))
+    title = lines[0] if lines else ""
+    return MethodCard(stage, name, title, " ".join(paper), _settings_in(tree))
+
+
+def _settings_in(tree: ast.Module) -> dict[str, str]:
+    """Return the annotated fields of the module's classes and their defaults."""
+    return {
+        node.target.id: ast.unparse(node.value)
+        for found in tree.body
+        if isinstance(found, ast.ClassDef)
+        for node in found.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value
+        if not ast.unparse(node.annotation).startswith("ClassVar")
+        if not node.target.id.endswith("_")
+    }
 
 
 def method_class(stage: str, name: str) -> type[Any]:
@@ -111,9 +134,9 @@ def build_recipe(name: str, settings: Mapping[str, Any] | None = None, seed: int
     values: dict[str, dict[str, Any]] = {stage: {} for stage in parts}
     for key, value in (settings or {}).items():
         if "." in key:
-            stage, field = key.split(".", 1)
+            stage, setting = key.split(".", 1)
             _check_part(name, stage, parts)
-            values[stage][field] = value
+            values[stage][setting] = value
     for stage, part in parts.items():
         if "seed" in {f.name for f in fields(part)}:
             values[stage].setdefault("seed", seed)
@@ -135,10 +158,10 @@ def settings_of(method: Any) -> dict[str, Any]:
 def describe_recipe(recipe: Any) -> dict[str, dict[str, Any]]:
     """Return stage -> method name and hyper-parameters, for run files."""
     described = {}
-    for field in fields(recipe):
-        part = getattr(recipe, field.name)
+    for slot in fields(recipe):
+        part = getattr(recipe, slot.name)
         plain = {k: asdict(v) if is_dataclass(v) else v for k, v in settings_of(part).items()}  # type: ignore[arg-type]
-        described[field.name] = {"method": name_of(part), **plain}
+        described[slot.name] = {"method": name_of(part), **plain}
     return described
 
 

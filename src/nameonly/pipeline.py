@@ -106,7 +106,7 @@ def read_inputs(
         ValueError: If nothing readable is found, or the file of features is bad.
     """
     with journal.stage("load"):  # a model that cannot be had must show before images are read
-        _ = backbone.dim
+        _ = backbone.dim, backbone.image_key
     if isinstance(backbone, PrecomputedBackbone):
         with journal.stage("ingest"):
             return Inputs(_sample(backbone.features, limit, seed), None, ())

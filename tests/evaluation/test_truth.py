@@ -51,7 +51,11 @@ def test_a_key_may_repeat_with_the_same_label(table):
         ("", "t.csv", "is empty"),
         ("path,label\n", "t.csv", "holds no true label in its column 'label'"),
         ("path,label\na,\n", "t.csv", "holds no true label"),
-        ("path;label\na;cat\n", "t.csv", "no label column .*only path;label; name it with label_c"),
+        (
+            "path;label\na;cat\n",
+            "t.csv",
+            "no label column .*only path;label; name it with --label-c",
+        ),
         ("label\ncat\n", "t.csv", "no key column"),
         ("path,label,class\na,0,cat\n", "t.csv", "'label' and 'class' could be the label column"),
         ("path,label,Label\na,0,cat\n", "t.csv", "'label' and 'Label' could be"),
@@ -132,3 +136,13 @@ def test_many_unknown_labels_are_counted():
     paths = [f"{i}.jpg" for i in range(30)]
     with pytest.raises(ValueError, match="and 20 more; class names"):
         match(paths, {path: f"kind {path}" for path in paths})
+
+
+def test_the_table_that_the_images_came_from_is_a_truth(tmp_path):
+    path = tmp_path / "shard.parquet"
+    columns = {"image": [b"a", b"b", b"c"], "label": ["cat", "dog", "cat"]}
+    pq.write_table(pa.table(columns), path)
+    truth = read_truth(path)
+    assert truth == {"shard.parquet#0": "cat", "shard.parquet#1": "dog", "shard.parquet#2": "cat"}
+    paths = ["shard.parquet#2", "shard.parquet#1"]
+    assert match_truth(paths, ["x", "y"], truth, ["cat", "dog"]).y_true.tolist() == [0, 1]

@@ -42,3 +42,14 @@ def test_fewer_than_one_image_is_refused():
 def test_logits_of_other_classes_are_refused():
     with pytest.raises(ValueError, match="expected 4 images x 2 classes"):
         TopKPerClass().label(FEATURES, LOGITS, LabelSpace(("a", "b")))
+
+
+def test_rounded_probabilities_do_not_make_ties():
+    """At a logit scale of 100 both are 1.0 in float32; the surer image is still the surer one."""
+    logits = torch.tensor([[100.0, 0.0, 0.0], [100.0, 40.0, 0.0]])
+    assert torch.equal(logits.softmax(dim=1)[:, 0], torch.ones(2))
+    for ids in (("a", "b"), ("b", "a")):
+        got = TopKPerClass(images_per_class=1).label(
+            Features(torch.eye(2), ids, "toy"), logits, SPACE
+        )
+        assert got.labels.tolist() == [0, -1]

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ __all__ = ["ClipBackbone"]
 
 TEXTS_PER_CHUNK = 256
 REFERENCE = "reference.json"
+SECONDS_FOR_HUB = 10
 MODEL_TYPES = ("clip", "siglip")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 TINY_NOTE = "the bundled tiny model knows drawn digits and letters (glyphs) only, no photographs"
@@ -127,12 +129,29 @@ class ClipBackbone:
         """The dtype in use."""
         return choose_dtype(self.dtype, self.resolved_device)
 
+    @cached_property
+    def local_only(self) -> bool:
+        """Whether the hub cannot or need not be asked; found out once and without retries."""
+        if self.folder is not None:
+            return True
+        from huggingface_hub import HfApi, try_to_load_from_cache
+
+        cached = try_to_load_from_cache(self.model, "config.json", revision=self.revision)
+        try:
+            HfApi().model_info(self.model, revision=self.revision, timeout=SECONDS_FOR_HUB)
+        except Exception as error:  # every kind of failure to get it means the same here
+            if not isinstance(cached, str):
+                raise ValueError(self._help(error)) from error
+            return True
+        return False
+
     def _load(self, kind: type[Any], **options: Any) -> Any:
         try:
             return kind.from_pretrained(
                 str(self.folder or self.model),
                 revision=self.revision,
                 trust_remote_code=False,
+                local_files_only=self.local_only,
                 **options,
             )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -141,11 +160,13 @@ class ClipBackbone:
     def _help(self, error: Exception) -> str:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if self.folder is None:
+            meant = "did you mean 'tiny'? " if get_close_matches(self.model, ["tiny"]) else ""
             return (
-                f"cannot load backbone {self.model!r}: it is not a local folder, and the model hub "
-                f"did not give it ({reason}). Where the hub cannot be reached, download the model "
-                "elsewhere (config, safetensors weights, tokenizer and preprocessor files) and "
-                "pass its folder: --backbone /path/to/folder"
+                f"cannot load backbone {self.model!r}: {meant}it is not a local folder, and the "
+                f"model hub did not give it ({reason}). Where the hub cannot be reached, download "
+                "the model elsewhere (config, safetensors weights, tokenizer and preprocessor "
+                "files) and pass its folder: --backbone /path/to/folder. To try things out, "
+                "--backbone tiny needs no download, but knows glyphs only"
             )
         return (
             f"cannot load backbone folder {self.model!r} ({reason}). It needs config.json, "
@@ -206,7 +227,12 @@ class ClipBackbone:
         try:
             patterns = ["*.json", "model*.safetensors", "*.txt", "*.model"]
             return Path(
-                snapshot_download(self.model, revision=self.revision, allow_patterns=patterns)
+                snapshot_download(
+                    self.model,
+                    revision=self.revision,
+                    allow_patterns=patterns,
+                    local_files_only=self.local_only,
+                )
             )
         except (OSError, ValueError, HfHubHTTPError) as error:
             raise ValueError(self._help(error)) from error

@@ -21,6 +21,7 @@ LABEL_COLUMNS = ("label", "class", "truth", "target", "y")
 KEY_COLUMNS = ("path", "source", "file", "filename", "id", "stem")
 By = Literal["auto", "path", "stem", "id", "folder"]
 SHOWN = 10
+ROW_NUMBER = -1
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,10 @@ def read_truth(
 ) -> dict[str, str]:
     """Return the true label of every key (a path, stem or id) in a CSV or parquet table.
 
-    Rows without a label are left out. Without named columns, the label column is the one called
-    label, class, truth, target or y, and the key column the first of path, source, file, filename,
-    id, stem; case does not matter.
+    Rows without a label are left out. A parquet table without a key column is taken for the one
+    that the images came from: its rows are matched by number. Without named columns, the label
+    column is the one called label, class, truth, target or y, and the key column the first of path,
+    source, file, filename, id, stem; case does not matter.
 
     Raises:
         ValueError: If the file is missing, is no such table, lacks a column or has two that could
@@ -66,7 +68,7 @@ def read_truth(
     else:
         columns, rows = _open_csv(path)
     label = _column(path, columns, "label", label_column, LABEL_COLUMNS)
-    key = _column(path, columns, "key", key_column, KEY_COLUMNS)
+    key = _key_column(path, columns, key_column)
     truth: dict[str, str] = {}
     for where, row_key, row_label in rows(key, label):
         if not row_label:
@@ -99,12 +101,13 @@ def _open_csv(path: Path) -> tuple[list[str], Rows]:
     columns = lines[0][1]
 
     def rows(key: int, label: int) -> Iterator[tuple[str, str, str]]:
-        for number, row in lines[1:]:
+        for index, (number, row) in enumerate(lines[1:]):
             if len(row) != len(columns):
                 raise ValueError(
                     f"{path}, line {number}: {len(row)} fields, but the header has {len(columns)}"
                 )
-            yield f"line {number}", row[key].strip(), row[label].strip()
+            row_key = f"{path.name}#{index}" if key == ROW_NUMBER else row[key].strip()
+            yield f"line {number}", row_key, row[label].strip()
 
     return columns, rows
 
@@ -117,8 +120,13 @@ def _open_parquet(path: Path) -> tuple[list[str], Rows]:
 
     def rows(key: int, label: int) -> Iterator[tuple[str, str, str]]:
         with pyarrow.parquet.ParquetFile(path) as file:
-            table = file.read(columns=[columns[key], columns[label]])
-        pairs = zip(table[columns[key]].to_pylist(), table[columns[label]].to_pylist(), strict=True)
+            wanted = [label] if key == ROW_NUMBER else [key, label]
+            table = file.read(columns=[columns[i] for i in wanted])
+        if key == ROW_NUMBER:
+            keys: list[Any] = [f"{path.name}#{i}" for i in range(len(table))]
+        else:
+            keys = table[columns[key]].to_pylist()
+        pairs = zip(keys, table[columns[label]].to_pylist(), strict=True)
         for number, (row_key, row_label) in enumerate(pairs, 1):
             yield f"row {number}", _cell(row_key, path), _cell(row_label, path)
 
@@ -137,6 +145,14 @@ def _cell(value: Any, path: Path) -> str:
     return str(value).strip()
 
 
+def _key_column(path: Path, columns: Sequence[str], named: str | None) -> int:
+    """Return the key's column; a table of images that has none is matched row by row."""
+    plain = {column.strip().casefold() for column in columns}
+    if named is None and not plain & set(KEY_COLUMNS) and path.suffix.lower() == ".parquet":
+        return ROW_NUMBER
+    return _column(path, columns, "key", named, KEY_COLUMNS)
+
+
 def _column(
     path: Path, columns: Sequence[str], what: str, named: str | None, usual: Sequence[str]
 ) -> int:
@@ -146,11 +162,14 @@ def _column(
     if not found:
         raise ValueError(
             f"{path} has no {what} column ({', '.join(wanted)}), only {', '.join(columns)}; "
-            f"name it with {what}_column"
+            f"name it with --{what}-column ({what}_column in Python)"
         )
     if len(found) > 1 and (what == "label" or plain[found[0]] == plain[found[1]]):
         names = " and ".join(repr(columns[i]) for i in found)
-        raise ValueError(f"{path}: {names} could be the {what} column; name it with {what}_column")
+        raise ValueError(
+            f"{path}: {names} could be the {what} column; name it with --{what}-column "
+            f"({what}_column in Python)"
+        )
     return found[0]
 
 

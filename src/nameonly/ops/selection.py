@@ -3,6 +3,20 @@
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import one_hot
+
+
+def log_odds(logits: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+    """Return ``log(p / (1 - p))`` of every class's softmax probability, in float64.
+
+    It ranks as the probability does, but goes on where the probability has rounded to one.
+    """
+    top = logits.double().max(dim=1, keepdim=True)
+    relative = logits.double() - top.values
+    best = one_hot(top.indices[:, 0], logits.shape[1]).bool()
+    rest = relative.exp().masked_fill(best, 0.0).sum(dim=1, keepdim=True)
+    others = torch.where(best, rest, 1 + rest - relative.exp())
+    return relative - others.clamp(min=torch.finfo(torch.float64).tiny).log()
 
 
 def top_k_mask(

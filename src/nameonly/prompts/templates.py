@@ -60,8 +60,8 @@ class Templates:
 
     Attributes:
         templates: ``"single"``, ``"openai7"``, ``"openai80"``, or your own sentence, or several,
-            with one ``{}`` each. Templates of a label space go before these, its texts of one class before
-            both.
+            with one ``{}`` each. Templates of a label space go before these, its
+            texts of one class before both.
     """
 
     templates: str | tuple[str, ...] = "single"

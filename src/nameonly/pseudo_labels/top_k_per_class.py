@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from nameonly.ops.selection import top_k_mask
+from nameonly.ops.selection import log_odds, top_k_mask
 from nameonly.types import Features, LabelSpace, PseudoLabels
 
 __all__ = ["TopKPerClass"]
@@ -66,7 +66,8 @@ class TopKPerClass:
         known = torch.zeros(len(features), dtype=torch.bool, device=logits.device)
         if given is not None:
             known = given >= 0
-        scores = probs.masked_fill(known[:, None], -torch.inf)
+        # not the probabilities: at a logit scale of 100 those of many images round to 1
+        scores = log_odds(logits).masked_fill(known[:, None], -torch.inf)
         if self.by == "row":
             best = one_hot(probs.argmax(dim=1), probs.shape[1]).bool()
             scores = scores.masked_fill(~best, -torch.inf)

@@ -27,8 +27,13 @@ def shortened(text: str, limit: int) -> str:
 
 
 def file_name(source: str) -> str:
-    """Return the last part of a source, the one that tells neighbours apart."""
-    return source.rstrip("/\\").replace("\\", "/").rpartition("/")[2] or source
+    """Return the last part of a source, the one that tells neighbours apart.
+
+    A table's row comes before the table's name, which all its neighbours share.
+    """
+    last = source.rstrip("/\\").replace("\\", "/").rpartition("/")[2] or source
+    table, mark, row = last.rpartition("#")
+    return f"#{row} of {table}" if mark and table and row.isdecimal() else last
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
