@@ -2,6 +2,7 @@
 
 import collections
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,12 +21,18 @@ def test_kill_in_every_stage_then_resume(digits, tmp_path, capsys):
     (digits / "broken.png").write_bytes(b"no image")
     program = Path(__file__).parent / "killing.py"
     got = subprocess.run(
-        [sys.executable, str(program), str(digits), str(tmp_path)], capture_output=True, text=True
+        [sys.executable, str(program), str(digits), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert got.returncode == 0, got.stderr[-3000:]
     kills = json.loads((tmp_path / "kills.json").read_text())
     for kill in kills:
-        assert kill["no_half_run_believed"] and kill["resumed"] and kill["same_labels"], kill
+        assert kill["no_half_run_believed"] and kill["resumed"] and kill["same_labels"], (
+            kill,
+            got.stderr[-3000:],
+        )
         assert kill["left"] == [], kill
     hit = collections.Counter(kill["moment"][0] for kill in kills if kill["killed"])
     with capsys.disabled():
