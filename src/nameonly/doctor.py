@@ -129,23 +129,19 @@ def reference_logits(backbone: ClipBackbone, texts: tuple[str, ...]) -> list[lis
     return logits
 
 
-def _local(name: str) -> tuple[ClipBackbone, Path]:
+def _reference_of(name: str) -> tuple[ClipBackbone, Path]:
+    """Return a backbone as references are made (CPU, float32) and where its reference lies."""
     backbone = ClipBackbone(name, device="cpu", dtype="float32")
-    if backbone.folder is None:
-        raise ValueError(
-            f"reference logits lie in the model's folder, and {name!r} is not one; download the "
-            "model and pass its folder"
-        )
-    return backbone, backbone.folder / REFERENCE
+    return backbone, backbone.files / REFERENCE
 
 
 def write_reference(name: str) -> Check:
     """Keep this machine's logits beside the weights, to check other machines against.
 
     Raises:
-        ValueError: If the model is not a local folder.
+        ValueError: If the model cannot be had.
     """
-    backbone, path = _local(name)
+    backbone, path = _reference_of(name)
     logits = reference_logits(backbone, TEXTS)
     content = {"texts": TEXTS, "logits": logits, "tolerance": TOLERANCE}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -158,7 +154,7 @@ def verify_backbone(name: str) -> Check:
     Raises:
         ValueError: If the model cannot be loaded or has no sound reference.
     """
-    backbone, path = _local(name)
+    backbone, path = _reference_of(name)
     if not path.is_file():
         raise ValueError(
             f"no {REFERENCE} in {path.parent}; write one on a machine you trust with "
