@@ -5,7 +5,8 @@ Paper: Huang, Chu, Wei. Unsupervised Prompt Learning for Vision-Language Models.
 Code: https://github.com/tonyhuang2022/UPL
 Differs: no ensemble of backbones; ``by="column"`` is UP-Adapter's reading (each class takes the
     images in which its own probability is highest, so no class is empty), ``by="row"`` is UPL's
-    (each class takes from the images predicted as it); ties go to the smaller id.
+    (each class takes from the images predicted as it); images rank
+    by log-odds, which do not round to one, and ties by a hash of the features, then by id.
 """
 
 from dataclasses import dataclass
