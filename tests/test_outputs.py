@@ -130,3 +130,18 @@ def test_quarantine_without_rows_has_its_columns(tmp_path):
     outputs.write_quarantine(tmp_path, [])
     table = pq.read_table(tmp_path / "quarantine.parquet")
     assert table.column_names == ["path", "reason"] and len(table) == 0
+
+
+def test_staging_itself_refuses_what_must_not_be_written(tmp_path):
+    """The library's verbs come here without the command line's earlier look."""
+    out = finished(tmp_path / "out")
+    with pytest.raises(ValueError, match="--overwrite"), outputs.staging(out):
+        raise AssertionError("the folder must be refused before any work")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with (
+        pytest.raises(ValueError, match="holds other files"),
+        outputs.staging(tmp_path / "mine", True),
+    ):
+        raise AssertionError("the folder must be refused before any work")
+    assert (out / "labels.parquet").read_text() == "old"
