@@ -19,7 +19,7 @@ from results import write
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from nameonly.adapters.prototype_adapter import PrototypeAdapter, soft_targets
+from nameonly.adapters.prototype_adapter import PrototypeAdapter
 from nameonly.backbones.clip import ClipBackbone
 from nameonly.encoding import build_text_classifier
 from nameonly.evaluation.metrics import accuracy_score
@@ -58,7 +58,7 @@ def prototypes_alone(
     adapt: Features, text: TextClassifier, labels: PseudoLabels
 ) -> Callable[[Features], Tensor]:
     """Control: the nearest prototype, without text."""
-    prototypes = class_prototypes(adapt.values, soft_targets(labels), text.weights)
+    prototypes = class_prototypes(adapt.values, labels.targets, text.weights)
     return lambda test: test.values @ prototypes.T
 
 
@@ -71,7 +71,7 @@ def adapted(
 
 def nearest_neighbours(adapt: Features, labels: PseudoLabels) -> Callable[[Features], Tensor]:
     """Control: five nearest selected images vote."""
-    keys, values = adapt.values[labels.selected], soft_targets(labels)[labels.selected]
+    keys, values = adapt.values[labels.selected], labels.targets[labels.selected]
 
     def score(test: Features) -> Tensor:
         near = (test.values @ keys.T).topk(min(5, len(keys)), dim=1)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from nameonly import methods
+from nameonly.task import Task
 from nameonly.types import Features, LabelSpace, PseudoLabels, TextClassifier
 
 PERM = torch.randperm(60, generator=torch.Generator().manual_seed(1))
@@ -185,13 +186,15 @@ def test_decision_gives_a_class_or_none(decision, toy):
 def test_recipe_stays_as_it_is_and_scores(recipe, toy):
     features, text, space, y = toy
     before = methods.describe_recipe(recipe)
-    adapted = recipe.fit(features, text, space)
+    adapted = recipe.fit(Task(features, text, space))
     assert methods.describe_recipe(recipe) == before
     assert not any(hasattr(part, "prototypes_") for part in vars(recipe).values())
     logits = adapted.scorer.predict_logits(features)
     zero_shot = text.predict_logits(features)
     assert (logits.argmax(1) == y).float().mean() >= (zero_shot.argmax(1) == y).float().mean()
-    assert torch.equal(logits, recipe.fit(features, text, space).scorer.predict_logits(features))
+    assert torch.equal(
+        logits, recipe.fit(Task(features, text, space)).scorer.predict_logits(features)
+    )
 
 
 def test_prompts_give_every_class_a_text(toy):

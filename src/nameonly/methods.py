@@ -9,7 +9,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-STAGES = ("backbones", "prompts", "pseudo_labels", "adapters", "decisions", "recipes")
+STAGES = (
+    "backbones",
+    "prompts",
+    "pseudo_labels",
+    "prompt_learning",
+    "adapters",
+    "decisions",
+    "recipes",
+)
 ROOT = Path(__file__).parent
 
 

@@ -19,6 +19,7 @@ from nameonly.encoding import build_text_classifier, encode_image_set
 from nameonly.images import Quarantined, open_images
 from nameonly.journal import Journal
 from nameonly.recipes import Recipe
+from nameonly.task import Task
 from nameonly.types import (
     Features,
     ImageSet,
@@ -154,7 +155,7 @@ def adapt(
     with journal.stage("text"):
         text = text_classifier(inputs, backbone, label_space, recipe, cache)
     with journal.stage("adapt"):
-        adapted = recipe.fit(inputs.features, text, label_space)
+        adapted = recipe.fit(Task(inputs.features, text, label_space, backbone=backbone))
     with journal.stage("decide"):
         logits = adapted.scorer.predict_logits(inputs.features)
         decision = recipe.decisions.fit(logits, inputs.features)

@@ -26,7 +26,8 @@ class LabelSpace:
 
     Attributes:
         class_names: One readable name per class; they differ after case folding.
-        seen: True where labelled images exist; None when every class is unseen.
+        seen: True where labelled images exist, so that an unlabelled one belongs to an unseen class
+            (TRZSL) as long as there is one; None when any class may occur.
         templates: Sentences with one ``{}`` that replace the recipe's own templates.
         prompts: Per class, texts that stand in place of the filled templates; a ``{}`` in them is
             filled with the class name. An empty tuple keeps the templates for that class.
@@ -62,6 +63,12 @@ class LabelSpace:
 
     def __len__(self) -> int:
         return len(self.class_names)
+
+    @property
+    def targets(self) -> Bool[Tensor, " c"]:
+        """The classes an unlabelled image may have: the unseen ones where both kinds exist."""
+        seen = torch.tensor(self.seen or (False,) * len(self))
+        return seen | True if seen.all() else ~seen
 
 
 @runtime_checkable
@@ -127,15 +134,23 @@ class Features:
         values: Unit rows, float32.
         ids: One stable id per row.
         backbone: Name of the model that made them; features of two backbones never mix.
+        views: Unit rows of augmented views of the same images, for methods that train on them;
+            None where there are none.
     """
 
     values: Float[Tensor, "n d"]
     ids: tuple[str, ...]
     backbone: str
+    views: Float[Tensor, "v n d"] | None = None
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.values):
             raise ValueError(f"{len(self.ids)} ids for {len(self.values)} feature rows")
+        if self.views is not None and self.views.shape[1:] != self.values.shape:
+            raise ValueError(
+                f"views of shape {tuple(self.views.shape)} for features of shape "
+                f"{tuple(self.values.shape)}"
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -143,7 +158,10 @@ class Features:
     def subset(self, rows: Int[Tensor, " m"]) -> "Features":
         """Return the chosen rows, in the given order."""
         return replace(
-            self, values=self.values[rows], ids=tuple(self.ids[i] for i in rows.tolist())
+            self,
+            values=self.values[rows],
+            ids=tuple(self.ids[i] for i in rows.tolist()),
+            views=None if self.views is None else self.views[:, rows],
         )
 
     def content_order(self) -> Int[Tensor, " n"]:
@@ -190,6 +208,21 @@ class TextClassifier:
 
 
 @dataclass(frozen=True)
+class PromptShape:
+    """What learned vectors must look like to enter a backbone.
+
+    Attributes:
+        text_width: Length of a text token's vector.
+        image_width: Length of an image token's vector.
+        image_layers: Layers of the image tower.
+    """
+
+    text_width: int
+    image_width: int
+    image_layers: int
+
+
+@dataclass(frozen=True)
 class PseudoLabels:
     """Machine-made labels for unlabelled images.
 
@@ -221,6 +254,28 @@ class PseudoLabels:
         best = self.probs.masked_fill(~self.candidates, -1.0).argmax(dim=1)
         return best.masked_fill(~self.selected, -1)
 
+    @cached_property
+    def targets(self) -> Float[Tensor, "n c"]:
+        """The probabilities renormalised over each row's candidates, zero where there is none.
+
+        A row whose candidates have no probability at all (a given label) shares it evenly.
+        """
+        kept = self.probs * self.candidates
+        total = kept.sum(dim=1, keepdim=True)
+        even = self.candidates / self.candidates.sum(dim=1, keepdim=True).clamp(min=1)
+        return torch.where(total > 0, kept / total.clamp(min=1e-30), even.to(kept.dtype))
+
+    def check_fits(self, features: Features) -> None:
+        """Refuse to be learnt from with other images, or with none selected.
+
+        Raises:
+            ValueError: If the rows are of other images or no image has a label.
+        """
+        if self.ids != features.ids:
+            raise ValueError("pseudo-labels and features are of different images or orders")
+        if not self.selected.any():
+            raise ValueError(f"none of the {len(features)} images has a pseudo-label")
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -250,16 +305,3 @@ class Scorer(Protocol):
     def predict_logits(self, features: Features) -> Float[Tensor, "n c"]:
         """Return class logits for every row."""
         ...
-
-
-@dataclass(frozen=True)
-class Adapted:
-    """What a recipe hands back.
-
-    Attributes:
-        scorer: Scores images; the zero-shot classifier itself where nothing was adapted.
-        pseudo_labels: What it was fitted on, None where nothing was.
-    """
-
-    scorer: Scorer
-    pseudo_labels: PseudoLabels | None = None

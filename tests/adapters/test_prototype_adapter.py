@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from nameonly.adapters.prototype_adapter import PrototypeAdapter, affinity, soft_targets
+from nameonly.adapters.prototype_adapter import PrototypeAdapter, affinity
 from nameonly.ops.prototypes import spread
 from nameonly.pseudo_labels.top_k_per_class import TopKPerClass
 from nameonly.types import Features, PseudoLabels, TextClassifier
@@ -127,7 +127,7 @@ def test_candidate_sets_share_an_image_by_probability():
     probs = torch.tensor([[0.6, 0.2, 0.2], [0.1, 0.8, 0.1]])
     candidates = torch.tensor([[True, True, False], [False, False, False]])
     labels = PseudoLabels(("a", "b"), probs, candidates, torch.ones(2))
-    torch.testing.assert_close(soft_targets(labels), torch.tensor([[0.75, 0.25, 0.0], [0, 0, 0]]))
+    torch.testing.assert_close(labels.targets, torch.tensor([[0.75, 0.25, 0.0], [0, 0, 0]]))
 
 
 def test_one_class_has_no_competition(toy):

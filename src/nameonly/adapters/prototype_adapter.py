@@ -37,13 +37,6 @@ def affinity(
     return (sharpness * (values @ normalize(prototypes, dim=1).T - 1)).exp()
 
 
-def soft_targets(pseudo_labels: PseudoLabels) -> Float[Tensor, "n c"]:
-    """Return the probabilities renormalised over each row's candidates, zero where none is."""
-    kept = pseudo_labels.probs * pseudo_labels.candidates
-    total = kept.sum(dim=1, keepdim=True)
-    return torch.where(total > 0, kept / total.clamp(min=1e-12), 0.0)
-
-
 @dataclass
 class PrototypeAdapter:
     """Joins the affinity with learnt class prototypes to the zero-shot logits.
@@ -97,13 +90,10 @@ class PrototypeAdapter:
         Raises:
             ValueError: If no image is selected, or the pseudo-labels belong to other images.
         """
-        if pseudo_labels.ids != features.ids:
-            raise ValueError("pseudo-labels and features are of different images or orders")
-        if not pseudo_labels.selected.any():
-            raise ValueError(f"none of the {len(features)} images has a pseudo-label")
+        pseudo_labels.check_fits(features)
         order = features.content_order().to(features.values.device)
         ordered = features.subset(order)
-        targets = soft_targets(pseudo_labels)[order]
+        targets = pseudo_labels.targets[order]
         start = class_prototypes(ordered.values, targets, text.weights)
         text_logits = text.predict_logits(ordered)
         affinity_spread = spread(affinity(ordered.values, start, self.sharpness)).item()

@@ -5,7 +5,7 @@ Differs: nothing is encoded here; ``encode_*`` refuse.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from nameonly.types import Features, LabelSpace, TextClassifier, class_key
+from nameonly.types import Features, LabelSpace, PromptShape, TextClassifier, class_key
 
 __all__ = ["PrecomputedBackbone"]
 
@@ -240,6 +240,27 @@ class PrecomputedBackbone:
         self._refuse()
 
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "t d"]:
+        """Refuse."""
+        self._refuse()
+
+    @property
+    def prompt_shape(self) -> PromptShape:
+        """Refuse."""
+        self._refuse()
+
+    def embed_phrase(self, phrase: str) -> Float[Tensor, "m w"]:
+        """Refuse."""
+        self._refuse()
+
+    def text_prompter(
+        self, names: Sequence[str], n_context: int
+    ) -> Callable[[Float[Tensor, "*c m w"]], Float[Tensor, "c d"]]:
+        """Refuse."""
+        self._refuse()
+
+    def encode_with_tokens(
+        self, pixels: Float[Tensor, "n 3 h w"], tokens: Float[Tensor, "l m w2"]
+    ) -> Float[Tensor, "n d"]:
         """Refuse."""
         self._refuse()
 

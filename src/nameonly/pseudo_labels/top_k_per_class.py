@@ -17,12 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from nameonly.ops.labelling import open_logits, with_given
 from nameonly.ops.selection import log_odds, top_k_mask
 from nameonly.types import Features, LabelSpace, PseudoLabels
 
 __all__ = ["TopKPerClass"]
-
-BELOW_CERTAIN = 1 - 1e-6
 
 
 @dataclass(frozen=True)
@@ -58,25 +57,12 @@ class TopKPerClass:
         Raises:
             ValueError: If the logits are of other images or classes.
         """
-        if logits.shape != (len(features), len(label_space)):
-            raise ValueError(
-                f"logits are {tuple(logits.shape)}, expected {len(features)} images x "
-                f"{len(label_space)} classes"
-            )
+        logits, is_open = open_logits(features, logits, label_space, given)
         probs = logits.softmax(dim=1)
-        known = torch.zeros(len(features), dtype=torch.bool, device=logits.device)
-        if given is not None:
-            known = given >= 0
         # not the probabilities: at a logit scale of 100 those of many images round to 1
-        scores = log_odds(logits).masked_fill(known[:, None], -torch.inf)
+        scores = log_odds(logits).masked_fill(~is_open[:, None], -torch.inf)
         if self.by == "row":
             best = one_hot(probs.argmax(dim=1), probs.shape[1]).bool()
             scores = scores.masked_fill(~best, -torch.inf)
         candidates = top_k_mask(scores, self.images_per_class, features.content_order())
-        # 1 is for what is known; a softmax reaches it by rounding
-        confidence = probs.max(dim=1).values.clamp(max=BELOW_CERTAIN)
-        if given is not None:
-            truth = one_hot(given.clamp(min=0), probs.shape[1]).bool()
-            candidates |= truth & known[:, None]
-            confidence = confidence.masked_fill(known, 1.0)
-        return PseudoLabels(features.ids, probs, candidates, confidence)
+        return with_given(features, probs, candidates, given)

@@ -1,17 +1,14 @@
 """Stage: one paper's wiring of parts.
 
 A method is one file with one frozen dataclass. Its fields are the parts, named after their stages;
-its verb ``fit`` turns features and the zero-shot classifier into a scorer.
+its verb ``fit`` turns a task into a scorer.
 """
 
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Int
-from torch import Tensor
-
 from nameonly.decisions import Decision
 from nameonly.prompts import Prompts
-from nameonly.types import Adapted, Features, LabelSpace, TextClassifier
+from nameonly.task import Adapted, Task
 
 
 @runtime_checkable
@@ -28,12 +25,6 @@ class Recipe(Protocol):
         """Turns the scorer's logits into labels."""
         ...
 
-    def fit(
-        self,
-        features: Features,
-        text: TextClassifier,
-        label_space: LabelSpace,
-        given: Int[Tensor, " n"] | None = None,
-    ) -> Adapted:
-        """Adapt to the unlabelled features; the recipe and its parts stay as they are."""
+    def fit(self, task: Task) -> Adapted:
+        """Adapt to the unlabelled images; the recipe and its parts stay as they are."""
         ...

@@ -9,9 +9,6 @@ Differs: reconstruction, see ``adapters/prototype_adapter.py``. One fixed settin
 from copy import deepcopy
 from dataclasses import dataclass, field
 
-from jaxtyping import Int
-from torch import Tensor
-
 from nameonly.adapters import Adapter
 from nameonly.adapters.prototype_adapter import PrototypeAdapter
 from nameonly.decisions import Decision
@@ -20,7 +17,7 @@ from nameonly.prompts import Prompts
 from nameonly.prompts.templates import Templates
 from nameonly.pseudo_labels import PseudoLabeller
 from nameonly.pseudo_labels.top_k_per_class import TopKPerClass
-from nameonly.types import Adapted, Features, LabelSpace, TextClassifier
+from nameonly.task import Adapted, Task
 
 __all__ = ["UpAdapter"]
 
@@ -41,14 +38,9 @@ class UpAdapter:
     adapters: Adapter = field(default_factory=PrototypeAdapter)
     decisions: Decision = field(default_factory=Argmax)
 
-    def fit(
-        self,
-        features: Features,
-        text: TextClassifier,
-        label_space: LabelSpace,
-        given: Int[Tensor, " n"] | None = None,
-    ) -> Adapted:
+    def fit(self, task: Task) -> Adapted:
         """Return the fitted adapter and the pseudo-labels it was fitted on."""
-        logits = text.predict_logits(features)
-        labels = self.pseudo_labels.label(features, logits, label_space, given)
-        return Adapted(deepcopy(self.adapters).fit(features, text, labels), labels)
+        labels = self.pseudo_labels.label(
+            task.features, task.start_logits(), task.label_space, task.given
+        )
+        return Adapted(deepcopy(self.adapters).fit(task.features, task.text, labels), labels)

@@ -7,14 +7,11 @@ Differs: nothing.
 
 from dataclasses import dataclass, field
 
-from jaxtyping import Int
-from torch import Tensor
-
 from nameonly.decisions import Decision
 from nameonly.decisions.argmax import Argmax
 from nameonly.prompts import Prompts
 from nameonly.prompts.templates import Templates
-from nameonly.types import Adapted, Features, LabelSpace, TextClassifier
+from nameonly.task import Adapted, Task
 
 __all__ = ["ZeroShot"]
 
@@ -31,12 +28,6 @@ class ZeroShot:
     prompts: Prompts = field(default_factory=Templates)
     decisions: Decision = field(default_factory=Argmax)
 
-    def fit(
-        self,
-        features: Features,
-        text: TextClassifier,
-        label_space: LabelSpace,
-        given: Int[Tensor, " n"] | None = None,
-    ) -> Adapted:
+    def fit(self, task: Task) -> Adapted:
         """Return the text classifier as it is."""
-        return Adapted(text)
+        return Adapted(task.text)

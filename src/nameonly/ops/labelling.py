@@ -1,0 +1,64 @@
+"""What every pseudo-labeller does with known labels: rows, not branches."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from nameonly.types import Features, LabelSpace, PseudoLabels
+
+# 1 is for what is known; a softmax reaches it by rounding
+BELOW_CERTAIN = 1 - 1e-6
+
+
+def open_logits(
+    features: Features,
+    logits: Float[Tensor, "n c"],
+    label_space: LabelSpace,
+    given: Int[Tensor, " n"] | None = None,
+) -> tuple[Float[Tensor, "n c"], Bool[Tensor, " n"]]:
+    """Return the logits with impossible classes at ``-inf``, and which rows are open.
+
+    An open row has no given label and may have any of ``label_space.targets``; the logits of the
+    other rows are returned as they are.
+
+    Raises:
+        ValueError: If the logits are of other images or classes, or a given label has no class.
+    """
+    n, c = len(features), len(label_space)
+    if logits.shape != (n, c):
+        raise ValueError(f"logits are {tuple(logits.shape)}, expected {n} images x {c} classes")
+    if given is None:
+        is_open = torch.ones(n, dtype=torch.bool, device=logits.device)
+    else:
+        if given.shape != (n,) or given.min() < -1 or given.max() >= c:
+            raise ValueError(
+                f"given labels are {tuple(given.shape)} from {given.min().item()} to "
+                f"{given.max().item()}, expected {n} of -1 to {c - 1}"
+            )
+        is_open = given.to(logits.device) < 0
+    impossible = ~label_space.targets.to(logits.device)
+    if not impossible.any():
+        return logits, is_open
+    return logits.masked_fill(impossible & is_open[:, None], -torch.inf), is_open
+
+
+def with_given(
+    features: Features,
+    probs: Float[Tensor, "n c"],
+    candidates: Bool[Tensor, "n c"],
+    given: Int[Tensor, " n"] | None = None,
+) -> PseudoLabels:
+    """Return pseudo-labels in which given labels stand as they are, with confidence 1.
+
+    The confidence of the others is their top probability, below 1. The given rows of ``candidates``
+    are replaced; their probabilities stay what the model says.
+    """
+    confidence = probs.max(dim=1).values.clamp(max=BELOW_CERTAIN)
+    if given is not None:
+        given = given.to(probs.device)
+        known = given >= 0
+        truth = one_hot(given.clamp(min=0), probs.shape[1]).bool()
+        candidates = torch.where(known[:, None], truth, candidates)
+        confidence = confidence.masked_fill(known, 1.0)
+    return PseudoLabels(features.ids, probs, candidates, confidence)

@@ -1,0 +1,72 @@
+"""What a recipe is given and what it hands back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nameonly.backbones import Backbone
+from nameonly.types import Features, ImageSet, LabelSpace, PseudoLabels, Scorer, TextClassifier
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything that a recipe may learn from. No field could carry ground truth.
+
+    Attributes:
+        features: One row per distinct image.
+        text: The zero-shot classifier.
+        label_space: The classes, in the order of the columns.
+        given: Known labels, -1 = none. They are rows of a run, not another kind of run.
+        backbone: Made the features; None where they are the user's own.
+        images: The images themselves, in the order of ``features``; None where there are none.
+        start: Logits that the first pseudo-labels are made from where they are not the text's own:
+            those of an ensemble of backbones.
+        cache: Folder of the feature stores; None keeps nothing.
+        checkpoints: Folder in which training leaves its state and finds it again; None for none.
+        on_progress: Called with done and total inside long stages.
+    """
+
+    features: Features
+    text: TextClassifier
+    label_space: LabelSpace
+    given: Int[Tensor, " n"] | None = None
+    backbone: Backbone | None = None
+    images: ImageSet | None = None
+    start: Float[Tensor, "n c"] | None = None
+    cache: Path | None = None
+    checkpoints: Path | None = None
+    on_progress: OnProgress | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.features)
+        if self.given is not None and len(self.given) != n:
+            raise ValueError(f"{len(self.given)} given labels for {n} images")
+        if self.images is not None and self.images.ids != self.features.ids:
+            raise ValueError("images and features are of different images or orders")
+
+    def start_logits(self) -> Float[Tensor, "n c"]:
+        """Return the scores that the first pseudo-labels are made from."""
+        return self.text.predict_logits(self.features) if self.start is None else self.start
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What a recipe hands back.
+
+    Attributes:
+        scorer: Scores any image; the zero-shot classifier itself where nothing was adapted.
+        pseudo_labels: What it was fitted on, None where nothing was.
+        logits: Scores of the very images it was fitted on, where the method is transductive and
+            says more of them than the scorer would.
+        backbone: The backbone that the scorer's features come from, where the method changed it.
+    """
+
+    scorer: Scorer
+    pseudo_labels: PseudoLabels | None = None
+    logits: Float[Tensor, "n c"] | None = None
+    backbone: Backbone | None = None
