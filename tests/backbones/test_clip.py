@@ -8,65 +8,17 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoTokenizer,
-    CLIPConfig,
-    CLIPModel,
-    SiglipConfig,
-    SiglipModel,
-)
+from transformers import AutoTokenizer, CLIPModel, SiglipModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from nameonly.backbones.clip import ClipBackbone, choose_device, choose_dtype
-from nameonly.tiny import MODEL
 
 IMAGES = [
     Image.fromarray(np.random.default_rng(i).integers(0, 256, (40 + i, 50, 3), dtype=np.uint8))
     for i in range(3)
 ]
 TEXTS = ["zero", "a photo of a three.", "ein Haus über dem Meer"]
-TOWER = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
-
-
-@pytest.fixture(scope="session")
-def clip_folder(tmp_path_factory):
-    """A random CLIP at small size, with the bundled tokenizer."""
-    folder = tmp_path_factory.mktemp("clip")
-    tokenizer = AutoTokenizer.from_pretrained(MODEL)
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    torch.manual_seed(0)
-    config = CLIPConfig(
-        text_config={**TOWER, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": 24},
-        vision_config={**TOWER, "image_size": 32, "patch_size": 8},
-        projection_dim=24,
-    )
-    CLIPModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    size = {"height": 32, "width": 32}
-    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=size).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def siglip_folder(tmp_path_factory):
-    """A random SigLIP at small size."""
-    folder = tmp_path_factory.mktemp("siglip")
-    tokenizer = AutoTokenizer.from_pretrained(MODEL)
-    torch.manual_seed(0)
-    config = SiglipConfig(
-        text_config={**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 16},
-        vision_config={**TOWER, "image_size": 32, "patch_size": 8},
-    )
-    SiglipModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
 
 
 def test_features_are_those_of_transformers(clip_folder):

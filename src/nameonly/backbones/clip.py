@@ -8,7 +8,7 @@ Differs: SigLIP's logit bias is left out: it is the same for every class and mov
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -24,7 +24,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from nameonly.backbones import _clip_prompts
 from nameonly.tiny import MODEL as TINY
+from nameonly.types import PromptShape
 
 __all__ = ["ClipBackbone"]
 
@@ -330,6 +332,37 @@ class ClipBackbone:
             }
             rows.append(self._unit_rows(self.network.get_text_features(**inputs)))
         return torch.cat(rows)
+
+    @property
+    def prompt_shape(self) -> PromptShape:
+        """Widths of both towers and the layers of the image tower."""
+        text, vision = self.network.config.text_config, self.network.config.vision_config
+        return PromptShape(text.hidden_size, vision.hidden_size, vision.num_hidden_layers)
+
+    def embed_phrase(self, phrase: str) -> Float[Tensor, "m w"]:
+        """Return the token vectors of a phrase, in float32 on the CPU."""
+        return _clip_prompts.embed_phrase(self.network, self.tokenizer, phrase)
+
+    def text_prompter(
+        self, names: Sequence[str], n_context: int
+    ) -> Callable[[Float[Tensor, "*c m w"]], Float[Tensor, "c d"]]:
+        """Return the encoder of ``[context][name]``, with gradients to the context.
+
+        Raises:
+            ValueError: If the context leaves no place for a name.
+        """
+        return _clip_prompts.text_prompter(self.network, self.tokenizer, names, n_context)
+
+    def encode_with_tokens(
+        self, pixels: Float[Tensor, "n 3 h w"], tokens: Float[Tensor, "l m w2"]
+    ) -> Float[Tensor, "n d"]:
+        """Encode images with learned tokens behind the class token, with gradients to them.
+
+        Raises:
+            ValueError: If there are neither one nor as many rows of tokens as layers.
+        """
+        moved = pixels.to(self.resolved_device, self.resolved_dtype)
+        return _clip_prompts.encode_with_tokens(self.network, moved, tokens)
 
     def _unit_rows(self, output: Any) -> Float[Tensor, "n d"]:
         values = getattr(output, "pooler_output", output)
