@@ -37,6 +37,33 @@ def all_digits(tmp_path_factory):
     return export(tmp_path_factory.mktemp("digits"))
 
 
+@pytest.fixture(scope="session")
+def digit_task(all_digits, tmp_path_factory):
+    """A task of 160 digits of the development half with the bundled model, and their truth."""
+    from nameonly.backbones.clip import ClipBackbone
+    from nameonly.encoding import build_text_classifier, encode_image_set
+    from nameonly.images import open_images
+    from nameonly.prompts.templates import Templates
+    from nameonly.task import Task
+    from nameonly.tiny.digits import CLASS_NAMES, halves
+    from nameonly.types import LabelSpace
+
+    cache = tmp_path_factory.mktemp("digit-task")
+    rows = halves()[0][:160]
+    files = [all_digits[0] / f"digit-{row:04d}.png" for row in rows]
+    truth = dict(line.split(",") for line in all_digits[1].read_text().split()[1:])
+    backbone = ClipBackbone("tiny", device="cpu", dtype="float32")
+    images, _ = open_images([str(file) for file in files])
+    space = LabelSpace(CLASS_NAMES)
+    features = encode_image_set(images, backbone, cache).features
+    first = images.first_rows()
+    images = images.subset([first[i] for i in features.ids])
+    text = build_text_classifier(Templates().texts(space), space, backbone, cache)
+    y = [CLASS_NAMES.index(truth[source.rsplit("/", 1)[-1]]) for source in images.sources]
+    task = Task(features, text, space, backbone=backbone, images=images)
+    return task, torch.tensor(y)
+
+
 @pytest.fixture
 def digits(all_digits, tmp_path):
     """A folder of 120 digits that a test may change."""

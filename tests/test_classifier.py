@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from nameonly import methods
 from nameonly.adapters.prototype_adapter import PrototypeAdapter
+from nameonly.backbones._prompted import PromptedBackbone
 from nameonly.backbones.clip import ClipBackbone
 from nameonly.backbones.precomputed import PrecomputedBackbone
 from nameonly.classifier import Classifier, load
@@ -185,3 +186,76 @@ def test_what_is_no_image_is_told(digits, tmp_path):
     code = f"from nameonly import load; load(r'{tmp_path}/out').predict(['x.png'])"
     got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ValueError: expected Pillow images, got a str" in got.stderr
+
+
+@pytest.fixture
+def prompted(toy, tmp_path):
+    """A saved classifier whose backbone has learned tokens, and the folder of the model."""
+    from nameonly.encoding import build_text_classifier
+    from nameonly.tiny import MODEL
+
+    folder = tmp_path / "model"
+    shutil.copytree(MODEL, folder)
+    base = ClipBackbone(str(folder), device="cpu", dtype="float32")
+    space = toy[2]
+    text = build_text_classifier([[n] for n in space.class_names], space, base, tmp_path)
+    tokens = torch.randn(1, 4, 128, generator=torch.Generator().manual_seed(0))
+    backbone = PromptedBackbone(base, tokens)
+    fingerprint = str(base.reference()["fingerprint"])
+    decision = methods.create("decisions", "argmax")
+    classifier = Classifier(backbone, text, decision, space, fingerprint)
+    classifier.save(tmp_path / "c")
+    return classifier, tmp_path / "c", folder
+
+
+def test_learned_tokens_are_saved_with_it(prompted):
+    classifier, folder, _ = prompted
+    again = load(folder, device="cpu", batch_size=7)
+    assert again.backbone.name == classifier.backbone.name and again.backbone.batch_size == 7
+    assert torch.equal(again.backbone.tokens, classifier.backbone.tokens)
+    pictures = [Image.effect_noise((32, 32), 90.0) for _ in range(3)]
+    before, after = classifier.predict_proba(pictures), again.predict_proba(pictures)
+    assert torch.equal(before, after)
+    plain = replace(classifier, backbone=classifier.backbone.base).predict_proba(pictures)
+    assert not torch.allclose(before, plain, atol=1e-3)
+    made = Features(torch.zeros(1, 128), ("0",), classifier.backbone.base.name)
+    with pytest.raises(ValueError, match="got features of"):
+        again.predict(made)
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_other_tokens_than_those_saved_are_refused(prompted, damage):
+    _, folder, _ = prompted
+    tensors = load_file(folder / "classifier.safetensors")
+    tokens = tensors.pop("backbone.tokens")
+    if damage == "changed":
+        tensors["backbone.tokens"] = tokens + 1e-3
+    save_file(tensors, folder / "classifier.safetensors")
+    with pytest.raises(ValueError, match=r"tokens"):
+        load(folder)
+
+
+def test_changed_weights_below_the_tokens_are_refused(prompted):
+    classifier, folder, model = prompted
+    classifier.check_weights()
+    data = bytearray((model / "model.safetensors").read_bytes())
+    data[-2] ^= 1
+    (model / "model.safetensors").write_bytes(data)
+    with pytest.raises(ValueError, match="weights have changed"):
+        load(folder, device="cpu").check_weights()
+
+
+def test_what_is_of_the_fitted_images_alone_is_not_saved(toy, feature_file, tmp_path):
+    features, text, space, _ = toy
+    labels = methods.create("pseudo_labels", "top_k_per_class").label(
+        features, text.predict_logits(features), space
+    )
+    adapter = methods.create("adapters", "transclip").fit(features, text, labels)
+    assert adapter.logits_.shape == (60, 4)
+    backbone = PrecomputedBackbone(str(feature_file[0]))
+    decision = methods.create("decisions", "argmax")
+    Classifier(backbone, adapter, decision, space).save(tmp_path / "c")
+    assert "logits_" not in load_file(tmp_path / "c" / "classifier.safetensors")
+    again = load(tmp_path / "c").scorer
+    assert not hasattr(again, "logits_")
+    assert torch.equal(again.predict_logits(features), adapter.predict_logits(features))

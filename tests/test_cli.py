@@ -176,3 +176,64 @@ def test_ctrl_c_says_that_nothing_is_lost(digits, tmp_path):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130 and "the same command goes on" in errors
     assert not (tmp_path / "o").exists()
+
+
+PLAN = """
+title = "Trial"
+backbone = "tiny"
+device = "cpu"
+[[data]]
+name = "digits"
+half = "development"
+[[method]]
+label = "zero-shot"
+recipe = "zero_shot"
+[[method]]
+label = "bad"
+recipe = "up_adapter"
+set = { "adapters.residual_weight" = 1e300 }
+"""
+
+
+def test_bench_says_what_it_made_and_what_failed(nameonly, tmp_path):
+    plan, out = tmp_path / "plan.toml", tmp_path / "out"
+    plan.write_text(PLAN)
+    got = nameonly("bench", plan, "-o", out, "--dry-run")
+    assert got.returncode == 0 and "0 of 2 runs of the plan are there" in got.stdout
+    assert "nothing was written" in got.stdout and not out.exists()
+    got = nameonly("bench", plan, "-o", out, "--only", "zero-shot", "--threads", 1)
+    assert got.returncode == 0 and "1 runs are still to be made" in got.stdout
+    assert "[1/1] zero-shot · digits, development half · UL · whole · seed 0: 7" in got.stderr
+    got = nameonly("bench", plan, "-o", out)
+    assert got.returncode == 1 and "Traceback" not in got.stderr
+    assert "2 runs: 1 were there, 0 made now, 1 failed" in got.stdout
+    assert "failed: bad on digits, development half, UL: ValueError" in got.stdout
+    assert f"table  {out}/table.md" in got.stdout
+    got = nameonly("bench", plan, "-o", out, "--json")
+    found = json.loads(got.stdout)
+    assert got.returncode == 1 and (found["runs"], found["failed"], found["missing"]) == (2, 1, 0)
+    assert found["rows"][0]["accuracy"] > 0.5
+    plan.write_text(PLAN.split('[[method]]\nlabel = "bad"')[0])
+    got = nameonly("bench", plan, "-o", out)
+    assert got.returncode == 0 and "the plan differs from the one that was run" in got.stdout
+    assert "1 runs there belong to other plans and are left out" in got.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("{t}/none.toml", "-o", "{t}/x"), "cannot be read"),
+        (("{t}/plan.toml", "-o", "{t}/full"), "holds other files than a benchmark's"),
+        (("{t}/plan.toml", "-o", "{t}/x", "--only", "best"), "has no method 'best'"),
+        (("{t}/far.toml", "-o", "{t}/x"), "does not exist"),
+    ],
+)
+def test_bench_refuses_in_one_line(nameonly, tmp_path, arguments, words):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    far = PLAN.replace('name = "digits"\nhalf = "development"', 'name = "dtd"\nroot = "far"')
+    (tmp_path / "far.toml").write_text(far)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "photo.jpg").touch()
+    got = nameonly("bench", *(a.format(t=tmp_path) for a in arguments))
+    assert got.returncode == 2 and words in got.stderr and not (tmp_path / "x").exists()
+    assert len([line for line in got.stderr.splitlines() if line.startswith("error: ")]) == 1

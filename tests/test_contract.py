@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 from nameonly import methods
+from nameonly.images import load
+from nameonly.learning import scores
 from nameonly.task import Task
 from nameonly.types import Features, LabelSpace, PseudoLabels, TextClassifier
 
@@ -100,6 +102,18 @@ def test_given_labels_are_kept(labeller, toy):
     assert (got.candidates[:6].sum(dim=1) == 1).all() and (got.confidence[:6] == 1).all()
 
 
+def test_open_images_have_unseen_classes_alone_where_some_are_seen(labeller, toy):
+    features, text, space, _ = toy
+    mixed = replace(space, seen=(True, False, False, True))
+    given = torch.full((60,), -1)
+    given[:6] = torch.tensor([0, 3, 3, 0, 0, 3])
+    got = labeller.label(features, text.predict_logits(features), mixed, given)
+    assert not got.candidates[6:, [0, 3]].any() and (got.probs[6:, [0, 3]] == 0).all()
+    assert torch.equal(got.labels[:6], given[:6])
+    assert torch.isfinite(got.probs).all() and (got.probs >= 0).all()
+    torch.testing.assert_close(got.probs.sum(dim=1), torch.ones(60))
+
+
 def test_one_image_and_one_class(labeller, adapter, toy):
     features, text, space, _ = toy
     one = features.subset(torch.tensor([0]))
@@ -183,18 +197,48 @@ def test_decision_gives_a_class_or_none(decision, toy):
     assert torch.equal(labels[answered], logits.argmax(dim=1)[answered])
 
 
-def test_recipe_stays_as_it_is_and_scores(recipe, toy):
-    features, text, space, y = toy
+def shortened(recipe):
+    """A recipe whose prompts, if it learns some, train for a moment."""
+    if not hasattr(recipe, "prompt_learning"):
+        return recipe
+    learner = recipe.prompt_learning
+    few = {"n_prompts": 2} if hasattr(learner, "n_prompts") else {}
+    schedule = replace(learner.schedule, epochs=2, batch_size=64, warmup_epochs=1.0)
+    changed = {"prompt_learning": replace(learner, schedule=schedule, **few)}
+    if hasattr(recipe, "relabelling"):
+        changed["relabelling"] = replace(recipe.relabelling, rounds=2)
+    return replace(recipe, **changed)
+
+
+def test_recipe_stays_as_it_is_and_repeats_itself(recipe, toy, digit_task):
+    recipe = shortened(recipe)
+    learns_prompts = hasattr(recipe, "prompt_learning")
+    task = digit_task[0] if learns_prompts else Task(*toy[:3])
     before = methods.describe_recipe(recipe)
-    adapted = recipe.fit(Task(features, text, space))
+    adapted = recipe.fit(task)
     assert methods.describe_recipe(recipe) == before
-    assert not any(hasattr(part, "prototypes_") for part in vars(recipe).values())
-    logits = adapted.scorer.predict_logits(features)
-    zero_shot = text.predict_logits(features)
-    assert (logits.argmax(1) == y).float().mean() >= (zero_shot.argmax(1) == y).float().mean()
-    assert torch.equal(
-        logits, recipe.fit(Task(features, text, space)).scorer.predict_logits(features)
-    )
+    for part in vars(recipe).values():
+        assert not any(name.endswith("_") for name in vars(part)), "parts stay unfitted"
+    logits = adapted.scorer.predict_logits(task.features)
+    assert torch.isfinite(logits).all()
+    assert torch.equal(logits, recipe.fit(task).scorer.predict_logits(task.features))
+    own = scores(task, adapted)
+    assert own.shape == logits.shape and torch.isfinite(own).all()
+
+
+def on_features_alone():
+    """Recipes that need no tower: prompts are held to this where they are learned, above."""
+    made = {name: methods.create("recipes", name) for name in methods.names("recipes")}
+    return [name for name, recipe in made.items() if not hasattr(recipe, "prompt_learning")]
+
+
+@pytest.mark.parametrize("name", on_features_alone())
+def test_recipe_is_no_worse_than_zero_shot_on_easy_data(name, toy):
+    features, text, space, y = toy
+    task, recipe = Task(features, text, space), methods.create("recipes", name)
+    zero_shot = text.predict_logits(features).argmax(1) == y
+    adapted = scores(task, recipe.fit(task)).argmax(1) == y
+    assert adapted.float().mean() >= zero_shot.float().mean()
 
 
 def test_prompts_give_every_class_a_text(toy):
@@ -223,3 +267,151 @@ def test_backbones_are_cheap_to_make_and_say_what_they_lack():
         if name == "precomputed":
             with pytest.raises(ValueError, match="encode them with the model"):
                 backbone.encode_images([Image.new("RGB", (4, 4))])
+
+
+@pytest.fixture(params=methods.names("prompt_learning"))
+def learner(request):
+    """A learner at its paper's rate for two short epochs."""
+    made = methods.create("prompt_learning", request.param)
+    return replace(made, schedule=replace(made.schedule, epochs=2, batch_size=8))
+
+
+@pytest.fixture(scope="session")
+def few(digit_task):
+    """Sixteen digits as features and as images, with labels."""
+    task, y = digit_task
+    rows = torch.arange(16)
+    images, features = task.images.subset(rows.tolist()), task.features.subset(rows)
+    labels = pseudo(features, task.text, task.label_space, k=4)
+    return images, features, task.text, labels, task.backbone, y[rows]
+
+
+def learnt(learner, images, features, text, labels, backbone, **options):
+    """Return copies of the class weights and of the image tower's tokens, if any."""
+    inputs = features if learner.reads == "features" else images
+    learner.fit(inputs, text, labels, backbone, **options)
+    tokens = getattr(learner.backbone_, "tokens", torch.zeros(0))
+    return learner.text_.weights.clone(), tokens.clone()
+
+
+def labels_at(labels, rows, columns):
+    return PseudoLabels(
+        tuple(labels.ids[i] for i in rows.tolist()),
+        labels.probs[rows][:, columns],
+        labels.candidates[rows][:, columns],
+        labels.confidence[rows],
+    )
+
+
+def test_learner_repeats_itself_forgets_and_changes_nothing_else(learner, few):
+    images, features, text, labels, backbone, _ = few
+    kept = copy.deepcopy((features.values, text.weights, labels.probs, labels.candidates))
+    bytes_before = {k: v.clone() for k, v in backbone.network.state_dict().items()}
+    before, chance = params(learner), torch.get_rng_state()
+    first = learnt(copy.deepcopy(learner), *few[:5])
+    turned = labels_at(labels, torch.arange(16), torch.arange(10).roll(1))
+    other = learnt(learner, images, features, text, turned, backbone)
+    again = learnt(learner, *few[:5])
+    assert all(map(torch.equal, first, again)) and not all(map(torch.equal, first, other))
+    assert all(torch.isfinite(values).all() for values in first)
+    assert params(learner) == before and torch.equal(torch.get_rng_state(), chance)
+    now = (features.values, text.weights, labels.probs, labels.candidates)
+    assert all(map(torch.equal, kept, now))
+    bytes_now = backbone.network.state_dict()
+    assert all(torch.equal(bytes_before[k], bytes_now[k]) for k in bytes_before)
+    assert all(p.grad is None for p in backbone.network.parameters())
+
+
+def test_learner_gives_unit_weights_of_all_classes_and_a_backbone_to_read(learner, few):
+    _, _, text, _, backbone, _ = few
+    weights, tokens = learnt(learner, *few[:5])
+    assert learner.text_.class_names == text.class_names
+    torch.testing.assert_close(weights.norm(dim=1), torch.ones(10))
+    assert weights.dtype == text.weights.dtype and not weights.requires_grad
+    assert learner.text_.logit_scale == text.logit_scale
+    assert not tokens.requires_grad
+    assert (learner.backbone_ is backbone) == (learner.reads == "features")
+
+
+def test_learner_follows_images_and_classes(learner, few):
+    images, features, text, labels, backbone, _ = few
+    a = learnt(learner, *few[:5])
+    rows = torch.randperm(16, generator=torch.Generator().manual_seed(1))
+    shuffled = images.subset(rows.tolist()), features.subset(rows)
+    b = learnt(learner, *shuffled, text, labels_at(labels, rows, torch.arange(10)), backbone)
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-5)
+    columns = torch.randperm(10, generator=torch.Generator().manual_seed(2))
+    names = tuple(text.class_names[i] for i in columns.tolist())
+    text_ = replace(text, weights=text.weights[columns], class_names=names)
+    c = learnt(
+        learner, images, features, text_, labels_at(labels, torch.arange(16), columns), backbone
+    )
+    torch.testing.assert_close(a[0][columns], c[0], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(a[1], c[1], atol=1e-3, rtol=1e-3)
+
+
+def test_learner_refuses_what_it_cannot_learn_from(learner, few):
+    images, features, text, labels, backbone, _ = few
+    none = replace(labels, candidates=labels.candidates & False)
+    with pytest.raises(ValueError, match="none of the 16 images"):
+        learnt(learner, images, features, text, none, backbone)
+    rows = torch.arange(16).roll(1)
+    with pytest.raises(ValueError, match=r"other|different"):
+        learnt(learner, images.subset(rows.tolist()), features.subset(rows), text, labels, backbone)
+    wrong = images if learner.reads == "features" else features
+    with pytest.raises(ValueError, match="features"):
+        learner.fit(wrong, text, labels, backbone)
+
+
+def test_learner_stops_at_a_loss_that_is_not_finite(learner, few):
+    wild = replace(learner, schedule=replace(learner.schedule, learning_rate=1e38, epochs=9))
+    epochs = []
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        learnt(wild, *few[:5], on_epoch=lambda epoch, loss: epochs.append(epoch))
+    assert len(epochs) < 9
+
+
+def test_stopped_learner_goes_on_to_the_same_result(learner, few, tmp_path):
+    def stop(epoch, loss):
+        raise KeyboardInterrupt
+
+    whole = learnt(learner, *few[:5])
+    with pytest.raises(KeyboardInterrupt):
+        learnt(learner, *few[:5], checkpoint=tmp_path / "part.safetensors", on_epoch=stop)
+    epochs = []
+    resumed = learnt(
+        learner,
+        *few[:5],
+        checkpoint=tmp_path / "part.safetensors",
+        on_epoch=lambda epoch, loss: epochs.append(epoch),
+    )
+    assert epochs == [2] and all(map(torch.equal, whole, resumed))
+    with pytest.raises(ValueError, match="another run"):
+        learnt(replace(learner, seed=1), *few[:5], checkpoint=tmp_path / "part.safetensors")
+
+
+def test_learner_takes_one_image_and_one_class(learner, few):
+    images, features, text, labels, backbone, _ = few
+    row = labels.selected.nonzero()[:1, 0]
+    one = images.subset(row.tolist()), features.subset(row)
+    got = learnt(learner, *one, text, labels_at(labels, row, torch.arange(10)), backbone)
+    assert all(torch.isfinite(values).all() for values in got)
+    single = TextClassifier(text.weights[:1], text.logit_scale, text.class_names[:1])
+    alone = pseudo(features, single, LabelSpace(single.class_names))
+    got = learnt(learner, images, features, single, alone, backbone)
+    assert got[0].shape == (1, text.weights.shape[1])
+    assert all(torch.isfinite(values).all() for values in got)
+
+
+def test_learner_is_no_worse_than_zero_shot_with_the_right_labels(learner, few):
+    images, features, text, _, backbone, y = few
+    given = methods.create("pseudo_labels", "top_k_per_class").label(
+        features, text.predict_logits(features), LabelSpace(text.class_names), y
+    )
+    longer = replace(learner, schedule=replace(learner.schedule, epochs=12))
+    learnt(longer, images, features, text, given, backbone)
+    values = longer.backbone_.encode_images([load(images, row) for row in range(16)])
+    made = Features(values, images.ids, longer.backbone_.name)
+    adapted = (longer.text_.predict_logits(made).argmax(1) == y).sum()
+    assert adapted >= (text.predict_logits(features).argmax(1) == y).sum()

@@ -3,8 +3,15 @@ import torch
 from PIL import Image
 
 from nameonly.backbones.clip import ClipBackbone
-from nameonly.encoding import build_text_classifier, encode_image_set, encode_texts, open_store
-from nameonly.images import open_images
+from nameonly.encoding import (
+    build_text_classifier,
+    encode_image_set,
+    encode_texts,
+    encode_views,
+    open_store,
+)
+from nameonly.images import load, open_images
+from nameonly.ops.views import make_view, view_generator
 from nameonly.types import LabelSpace
 
 
@@ -145,3 +152,93 @@ def test_a_ctrl_c_keeps_what_was_encoded(digits, backbone, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         encode_image_set(images, backbone, tmp_path, stop)
     assert encode_image_set(images, backbone, tmp_path).n_encoded == 120 - 64
+
+
+def test_views_are_those_of_each_image_in_the_order_of_the_ids(digits, backbone, tmp_path):
+    (digits / "a-copy.png").write_bytes((digits / "digit-0003.png").read_bytes())
+    images, _ = open_images(digits)
+    images = images.subset(list(range(20))[::-1])
+    got = encode_views(images, backbone, 2, tmp_path, kind="strong", seed=5)
+    ids = list(dict.fromkeys(images.ids))
+    assert len(ids) == 19 and got.shape == (2, 19, backbone.dim)
+    for number in range(2):
+        views = [
+            make_view(
+                load(images, images.ids.index(i)), "strong", view_generator(i, "strong", number, 5)
+            )
+            for i in ids
+        ]
+        torch.testing.assert_close(got[number], backbone.encode_images(views), atol=1e-5, rtol=0)
+    torch.testing.assert_close(got.norm(dim=2), torch.ones(2, 19))
+
+
+def test_no_view_is_encoded_twice(digits, backbone, passes, tmp_path):
+    images = open_images(digits)[0].subset(range(30))
+    first = encode_views(images, backbone, 2, tmp_path, kind="weak")
+    assert passes["images"] == 60
+    assert torch.equal(encode_views(images, backbone, 2, tmp_path, kind="weak"), first)
+    assert passes["images"] == 60
+    more = encode_views(images, backbone, 3, tmp_path, kind="weak")
+    assert passes["images"] == 90 and torch.equal(more[:2], first)
+    few = encode_views(images.subset(range(5)), backbone, 3, tmp_path, kind="weak")
+    assert passes["images"] == 90 and torch.equal(few, more[:, :5])
+
+
+def test_views_of_another_kind_or_seed_and_the_images_have_their_own_features(
+    digits, backbone, passes, tmp_path
+):
+    images = open_images(digits)[0].subset(range(10))
+    made = [
+        encode_views(images, backbone, 1, tmp_path, kind=kind, seed=seed)
+        for kind, seed in (("weak", 0), ("strong", 0), ("weak", 1))
+    ]
+    clean = encode_image_set(images, backbone, tmp_path)
+    assert passes["images"] == 40 and clean.n_encoded == 10
+    row = {i: r for r, i in enumerate(clean.features.ids)}
+    made.append(clean.features.values[None, [row[i] for i in images.ids]])
+    for i, a in enumerate(made):
+        assert not any(torch.allclose(a, b, atol=1e-3) for b in made[:i])
+
+
+def test_no_order_and_no_batch_changes_a_view(digits, backbone, tmp_path):
+    images = open_images(digits)[0].subset(range(30))
+    a = encode_views(images, backbone, 1, tmp_path / "a", kind="strong")
+    other = ClipBackbone("tiny", device="cpu", dtype="float32", batch_size=7)
+    b = encode_views(images.subset(range(29, -1, -1)), other, 1, tmp_path / "b", kind="strong")
+    torch.testing.assert_close(a, b.flip(1), atol=1e-5, rtol=0)
+
+
+def test_views_that_were_broken_off_go_on_where_they_stood(digits, backbone, passes, tmp_path):
+    def stop(done, total):
+        seen.append((done, total))
+        if done >= 46:
+            raise KeyboardInterrupt
+
+    seen = []
+    images = open_images(digits)[0].subset(range(30))
+    with pytest.raises(KeyboardInterrupt):
+        encode_views(images, backbone, 3, tmp_path, kind="weak", on_progress=stop)
+    assert seen == [(16, 90), (30, 90), (46, 90)] and passes["images"] == 46
+    encode_views(images, backbone, 3, tmp_path, kind="weak")
+    assert passes["images"] == 90
+
+
+def test_without_a_cache_views_leave_nothing_behind(digits, backbone, tmp_path, monkeypatch):
+    images = open_images(digits)[0].subset(range(10))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    before = sorted(tmp_path.rglob("*"))
+    a = encode_views(images, backbone, 1, None, kind="weak")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert torch.equal(a, encode_views(images, backbone, 1, tmp_path / "kept", kind="weak"))
+
+
+def test_views_that_cannot_be_made_are_refused(digits, backbone, tmp_path):
+    images, _ = open_images(digits)
+    with pytest.raises(ValueError, match="at least one view"):
+        encode_views(images, backbone, 0, tmp_path, kind="weak")
+    with pytest.raises(ValueError, match="weak or strong, got 1 of kind 'odd'"):
+        encode_views(images, backbone, 1, tmp_path, kind="odd")
+    (digits / "digit-0004.png").unlink()
+    with pytest.raises(ValueError, match=r"1 images cannot be read, first digit-0004.png"):
+        encode_views(images, backbone, 1, tmp_path, kind="weak")

@@ -16,15 +16,18 @@ FILES = sorted(SRC.rglob("*.py"))
 # a module may import what stands before it; names of one group may not import each other's group
 ORDER = [
     {"types", "structured_files"},
-    {"ops", "loop", "sources", "label_space", "store", "journal", "tiny"},
+    {"ops", "loop", "sources", "label_space", "label_tables", "store", "journal", "tiny"},
     {"images"},
     {"backbones", "prompts", "pseudo_labels", "prompt_learning", "adapters", "decisions"},
     {"methods", "encoding", "classifier", "task"},
-    {"relabelling", "recipes"},
+    {"learning"},
+    {"relabelling"},
+    {"recipes"},
+    {"preparation"},
     {"pipeline", "estimate"},
-    {"report", "card", "evaluation"},
+    {"report", "card", "evaluation", "datasets"},
     {"outputs", "heads"},
-    {"jobs"},
+    {"jobs", "bench"},
     {"doctor", "demo", "console"},
     {"cli"},
 ]
@@ -89,9 +92,10 @@ def test_stage_holds_a_docstring_and_its_protocol_alone(stage):
 
 def test_adaptation_cannot_see_truth():
     for path in FILES:
-        if top_folder(path) in {"evaluation", "console", "demo", "cli"}:
+        sees = top_folder(path) in {"evaluation", "datasets", "bench", "console", "demo", "cli"}
+        if sees and path.parts[-2:] != ("bench", "fitting.py"):
             continue
-        assert not any(top(m) == "evaluation" for m in imported(path)), path
+        assert not {"evaluation", "datasets"} & {top(m) for m in imported(path)}, path
 
 
 def top_folder(path):
@@ -100,11 +104,13 @@ def top_folder(path):
 
 def test_optional_packages_and_pickle_stay_out():
     forbidden = re.compile(
-        r"^\s*(import|from) (timm|open_clip|diffusers|pandas|datasets|pickle)\b", re.M
+        r"^\s*(?:import|from) (timm|open_clip|diffusers|pandas|datasets|pickle)\b", re.M
     )
+    # brought in by the one file that needs it, when it is asked for
+    own = {"_open_clip_source.py": {"open_clip"}}
     for path in FILES:
         text = path.read_text(encoding="utf-8")
-        assert not forbidden.search(text), path
+        assert set(forbidden.findall(text)) <= own.get(path.name, set()), path
         assert "torch.load(" not in text and "allow_pickle=True" not in text, path
         if path.name != "doctor.py":
             assert "import torchvision" not in text, path

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from nameonly import methods
 from nameonly.backbones import Backbone
+from nameonly.backbones._open_clip_source import PREFIX as OPEN_CLIP
+from nameonly.backbones._prompted import PromptedBackbone
 from nameonly.decisions import Decision
 from nameonly.images import upright_rgb
 from nameonly.types import Features, LabelSpace, Predictions, Scorer, TextClassifier
@@ -23,19 +25,23 @@ FORMAT = 1
 CONFIG = "classifier.json"
 WEIGHTS = "classifier.safetensors"
 CARD = "README.md"
+TOKENS = "backbone.tokens"
 
 
 def open_backbone(name: str, **options: Any) -> Backbone:
     """Return the backbone that a name stands for, without loading its weights yet.
 
     Args:
-        name: ``"tiny"``, a hub id or a local folder.
-        options: Fields of ``backbones.clip``: device, dtype, revision, batch_size.
+        name: ``"tiny"``, a hub id or a local folder; or ``open_clip:`` and what
+            ``backbones.open_clip`` takes.
+        options: Fields of the backbone: device, dtype, revision, batch_size.
 
     Raises:
         ValueError: If an option does not exist.
     """
-    backbone: Backbone = methods.create("backbones", "clip", model=name, **options)
+    kind = "open_clip" if name.startswith(OPEN_CLIP) else "clip"
+    model = name.removeprefix(OPEN_CLIP)
+    backbone: Backbone = methods.create("backbones", kind, model=model, **options)
     return backbone
 
 
@@ -73,7 +79,14 @@ class Classifier:
                 f"this classifier reads features of {self.backbone.name!r}, "
                 f"got features of {features.backbone!r}"
             )
-        logits = self.scorer.predict_logits(features)
+        return self.decide(self.scorer.predict_logits(features), features)
+
+    def decide(self, logits: Float[Tensor, "n c"], features: Features) -> Predictions:
+        """Turn scores of features into predictions.
+
+        Raises:
+            ValueError: If scores are not finite.
+        """
         if not torch.isfinite(logits).all():
             raise ValueError(
                 f"the scorer {scorer_name(self.scorer)!r} gave values that are not finite; "
@@ -129,6 +142,8 @@ class Classifier:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         scorer, tensors = _scorer_state(self.scorer)
+        if isinstance(self.backbone, PromptedBackbone):
+            tensors[TOKENS] = self.backbone.tokens.contiguous()
         config = {
             "format": FORMAT,
             "backbone": dict(self.backbone.reference()),
@@ -176,7 +191,7 @@ def load(folder: Path | str, **options: Any) -> Classifier:
         decision = methods.create(
             "decisions", config["decision"]["method"], **config["decision"]["fields"]
         )
-        backbone = _load_backbone(config["backbone"], options)
+        backbone = _load_backbone(config["backbone"], options, tensors)
     except Exception as error:  # JSON, safetensors and missing keys each raise their own
         raise ValueError(f"cannot load the classifier in {folder}: {error}") from error
     fingerprint = str(config["backbone"].get("fingerprint", ""))
@@ -190,12 +205,15 @@ def scorer_name(scorer: Scorer) -> str:
 
 
 def _scorer_state(scorer: Scorer) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return what a scorer has learnt: JSON values, and tensors by dotted name."""
+    """Return what a scorer has learnt: JSON values, and tensors by dotted name.
+
+    A field whose metadata say ``saved: False`` is of the images it was fitted on, and stays behind.
+    """
     if isinstance(scorer, TextClassifier):
         return {"method": "text", "logit_scale": scorer.logit_scale}, {
             "weights": scorer.weights.contiguous()
         }
-    learnt = {f.name: getattr(scorer, f.name) for f in fields(scorer) if not f.init}  # type: ignore[arg-type]
+    learnt = {name: getattr(scorer, name) for name in _saved_fields(scorer)}
     tensors = {k: v.contiguous() for k, v in learnt.items() if isinstance(v, Tensor)}
     state: dict[str, Any] = {
         "method": methods.name_of(scorer),
@@ -216,16 +234,18 @@ def _load_scorer(
     if state["method"] == "text":
         return TextClassifier(tensors["weights"], state["logit_scale"], names)
     scorer: Scorer = methods.create("adapters", state["method"], **state["fields"])
-    for slot in fields(scorer):  # type: ignore[arg-type]
-        if slot.init:
-            continue
-        if f"{slot.name}.weights" in tensors:
-            scale = state[slot.name]["logit_scale"]
-            value: Any = TextClassifier(tensors[f"{slot.name}.weights"], scale, names)
+    for name in _saved_fields(scorer):
+        if f"{name}.weights" in tensors:
+            scale = state[name]["logit_scale"]
+            value: Any = TextClassifier(tensors[f"{name}.weights"], scale, names)
         else:
-            value = tensors[slot.name] if slot.name in tensors else state["learnt"][slot.name]
-        setattr(scorer, slot.name, value)
+            value = tensors[name] if name in tensors else state["learnt"][name]
+        setattr(scorer, name, value)
     return scorer
+
+
+def _saved_fields(scorer: Any) -> list[str]:
+    return [f.name for f in fields(scorer) if not f.init and f.metadata.get("saved", True)]
 
 
 def _try_out(scorer: Scorer, label_space: LabelSpace) -> None:
@@ -250,7 +270,16 @@ def _label_space(config: dict[str, Any]) -> LabelSpace:
     return LabelSpace(**{k: frozen(v) for k, v in config.items()})
 
 
-def _load_backbone(reference: dict[str, Any], options: dict[str, Any]) -> Backbone:
+def _load_backbone(
+    reference: dict[str, Any], options: dict[str, Any], tensors: Mapping[str, Tensor]
+) -> Backbone:
+    if "tokens" in reference:
+        plain = {k: v for k, v in reference.items() if k != "tokens"}
+        base = _load_backbone(plain, options, tensors)
+        prompted = PromptedBackbone(base, tensors[TOKENS])
+        if prompted.digest != reference["tokens"]:
+            raise ValueError("the learned tokens are not those that were saved")
+        return prompted
     if reference["method"] == "precomputed":
         backbone: Backbone = methods.create("backbones", "precomputed", width=reference["width"])
         return backbone

@@ -122,11 +122,25 @@ def label(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.")] = None,
     recipe: Annotated[str, typer.Option(help="See `nameonly methods`.")] = "up_adapter",
     backbone: Annotated[
-        str, typer.Option(help="A hub id, a local folder, or tiny (knows glyphs only).")
+        str,
+        typer.Option(
+            help="A hub id, a local folder, open_clip:MODEL/TAG, or tiny (knows glyphs only)."
+        ),
     ] = "openai/clip-vit-base-patch32",
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="stage.field=value or stage=method; may be repeated."),
+    ] = None,
+    given: Annotated[
+        Path | None, typer.Option(help="CSV or parquet table of labels that are known already.")
+    ] = None,
+    seen: Annotated[
+        str | None,
+        typer.Option(help="Classes whose images all have given labels: the others get the rest."),
+    ] = None,
+    ensemble: Annotated[
+        list[str] | None,
+        typer.Option(help="A further backbone that votes on pseudo-labels; may be repeated."),
     ] = None,
     limit: Limit = None,
     seed: Seed = 0,
@@ -148,13 +162,18 @@ def label(
 
     from nameonly import jobs, methods, outputs
     from nameonly.console import Console
+    from nameonly.label_space import with_seen
 
     methods.build_recipe(recipe, settings, seed)
     source = images[0] if len(images) == 1 else images
     label_space = jobs.label_space_for(source, classes)
+    if seen is not None:
+        label_space = with_seen(label_space, seen)
     if out is not None:
         outputs.check_free(out, overwrite)
-    model = _backbone(source, backbone, device=device, dtype=dtype, batch_size=batch_size)
+    loading = {"device": device, "dtype": dtype, "batch_size": batch_size}
+    model = _backbone(source, backbone, **loading)
+    others = [_backbone(source, name, **loading) for name in ensemble or []]
     with Console(quiet=as_json) as console:
         options = _run_options(console, limit=limit, seed=seed, column=column, cache=cache)
         if dry_run:
@@ -166,6 +185,8 @@ def label(
                 recipe=recipe,
                 backbone=model,
                 settings=settings,
+                given=given,
+                ensemble=others,
                 **{**options, "out": out, "overwrite": overwrite},
             )
     if dry_run:
@@ -307,3 +328,37 @@ def demo(
     with Console(quiet=as_json) as console:
         found = run_demo(out, **_run_options(console, overwrite=overwrite, cache=cache))
     _print_json(found) if as_json else console.demo(found)
+
+
+@app.command()
+def bench(
+    plan: Annotated[Path, typer.Argument(help="A TOML file; see docs/benchmark.md.")],
+    out: Out,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Label of a method of the plan; may be repeated.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of torch, in place of the plan's.")
+    ] = None,
+    cache: Cache = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs and what is there; writes nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run methods on benchmark data and compare them with zero-shot; the same command resumes."""
+    from nameonly.bench.execute import Bench
+    from nameonly.console import Console
+
+    with Console(quiet=as_json) as console:
+        prepared = Bench(plan, out, only=only or (), threads=threads, cache=cache)
+        if dry_run:
+            found = prepared.look()
+        else:
+            found = prepared.execute(console.note, console.stage, console.progress)
+    if as_json:
+        _print_json(found.as_dict())
+    else:
+        console.bench_plan(found) if dry_run else console.bench(found)
+    if found.failed and not dry_run:
+        raise typer.Exit(1)

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from nameonly.bench.execute import Found
     from nameonly.doctor import Check
     from nameonly.evaluation.compare import Comparison
     from nameonly.evaluation.evaluate import Evaluation
@@ -45,7 +46,8 @@ class Console:
             quiet: Show no progress.
         """
         self._out = RichConsole(highlight=False, soft_wrap=True, emoji=False)
-        errors = RichConsole(stderr=True, highlight=False)
+        self._errors = errors = RichConsole(stderr=True, highlight=False, emoji=False)
+        self._quiet = quiet
         self._bar: Progress | None = None
         if not quiet and errors.is_terminal:
             self._bar = Progress(
@@ -100,6 +102,11 @@ class Console:
     def line(self, text: str = "") -> None:
         """Print one line as it is."""
         self._out.print(escape(text))
+
+    def note(self, text: str) -> None:
+        """Print one line on stderr, beside the progress."""
+        if not self._quiet:
+            self._errors.print(escape(text), soft_wrap=True)
 
     def table(self, columns: list[str], rows: list[list[str]], numbers: int = 0) -> None:
         """Print rows under headings; the last ``numbers`` columns are set to the right."""
@@ -252,3 +259,45 @@ class Console:
         self.line(f"images  {found['images']}")
         self.line(f"labels  {found['labels']}")
         self.line(f"report  {found['report']}")
+
+    def bench_plan(self, found: "Found") -> None:
+        """Print the runs of a plan and which of them are there."""
+        groups: dict[str, dict[tuple[str, str, str], list[bool]]] = {}
+        for entry in found.entries:
+            if entry.wanted:
+                run = entry.run
+                of_data = groups.setdefault(run.data.title, {})
+                names = (run.method.label, run.setting, run.pool)
+                of_data.setdefault(names, []).append(entry.done)
+        for title, of_data in groups.items():
+            self.line(title)
+            rows = [[*names, f"{sum(done)}", f"{len(done)}"] for names, done in of_data.items()]
+            self.table(["method", "setting", "pool", "there", "runs"], rows, numbers=2)
+            self.line()
+        self.line(f"{found.n_before:,} of {len(found.entries):,} runs of the plan are there")
+        self._others(found)
+        self.line("nothing was written")
+
+    def bench(self, found: "Found") -> None:
+        """Print what a benchmark has done and where its table lies."""
+        new = len(found.rows) - len(found.failed) - found.n_before
+        self.line(
+            f"{len(found.entries):,} runs: {found.n_before:,} were there, {new:,} made now, "
+            f"{len(found.failed):,} failed"
+        )
+        missing = len(found.entries) - len(found.rows)
+        if missing:
+            self.line(f"{missing:,} runs are still to be made")
+        self._others(found)
+        for row in found.failed[:SHOWN]:
+            self.line(f"failed: {row['method']} on {row['data']}, {row['setting']}: {row['error']}")
+        if len(found.failed) > SHOWN:
+            self.line(f"... and {len(found.failed) - SHOWN} more")
+        self.line(f"table  {found.out}/table.md")
+        self.line(f"rows   {found.out}/results.csv, {found.out}/results.parquet")
+
+    def _others(self, found: "Found") -> None:
+        if found.plan_changed:
+            self.line("the plan differs from the one that was run here last")
+        if found.n_others:
+            self.line(f"{found.n_others:,} runs there belong to other plans and are left out")

@@ -6,18 +6,23 @@ import shutil
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from nameonly.backbones.clip import REFERENCE, ClipBackbone, choose_device, choose_dtype
+from nameonly.backbones import Backbone
+from nameonly.backbones._devices import choose_device, choose_dtype
+from nameonly.backbones.clip import REFERENCE
+from nameonly.classifier import open_backbone
 from nameonly.store import default_cache
 
 TEXTS = ("zero", "a photo of a three.", "the letter k")
 TOLERANCE = 0.05
 FREE_BYTES = 2 * 1024**3
-SHOWN = ("nameonly", "torch", "torchvision", "transformers", "tokenizers", "safetensors", "numpy")
+SHOWN = ("nameonly", "torch", "transformers", "tokenizers", "safetensors", "numpy")
+OPTIONAL = ("torchvision", "open_clip_torch")
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,12 @@ def examine(cache: Path | None = None) -> list[Check]:
 
 def _versions() -> list[Check]:
     checks = []
-    for name in SHOWN:
+    for name in (*SHOWN, *OPTIONAL):
         try:
             checks.append(Check(name, version(name)))
         except PackageNotFoundError:
-            checks.append(
-                Check(name, "not installed (not needed)" if name == "torchvision" else "missing")
-            )
+            absent = "not installed (only open_clip: backbones need it)"
+            checks.append(Check(name, absent if name in OPTIONAL else "missing"))
     return checks
 
 
@@ -58,7 +62,7 @@ def _torchvision() -> Check:
     """A torchvision built for another torch breaks transformers at import, far from its cause."""
     name = "torchvision fits torch"
     if importlib.util.find_spec("torchvision") is None:
-        return Check(name, "no torchvision, and none is needed")
+        return Check(name, "no torchvision; only open_clip: backbones need it")
     try:
         import torchvision  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
@@ -69,7 +73,7 @@ def _torchvision() -> Check:
             f"no: {str(error).splitlines()[0]}",
             True,
             "install both from the same index in one command: uv pip install -U torch torchvision; "
-            "or remove torchvision, which is not needed",
+            "or remove torchvision, which only open_clip: backbones need",
         )
     return Check(name, f"yes: torch {torch.__version__}, torchvision {torchvision.__version__}")
 
@@ -120,7 +124,7 @@ def reference_image(k: int) -> Image.Image:
     return Image.fromarray(pixels.astype(np.uint8))
 
 
-def reference_logits(backbone: ClipBackbone, texts: tuple[str, ...]) -> list[list[float]]:
+def reference_logits(backbone: Backbone, texts: tuple[str, ...]) -> list[list[float]]:
     """Return the scaled similarity of three reference images with texts."""
     images = backbone.encode_images([reference_image(k) for k in range(3)])
     logits: list[list[float]] = (
@@ -129,9 +133,9 @@ def reference_logits(backbone: ClipBackbone, texts: tuple[str, ...]) -> list[lis
     return logits
 
 
-def _reference_of(name: str) -> tuple[ClipBackbone, Path]:
+def _reference_of(name: str) -> tuple[Backbone, Path]:
     """Return a backbone as references are made (CPU, float32) and where its reference lies."""
-    backbone = ClipBackbone(name, device="cpu", dtype="float32")
+    backbone: Any = open_backbone(name, device="cpu", dtype="float32")
     return backbone, backbone.files / REFERENCE
 
 

@@ -4,18 +4,22 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from tempfile import TemporaryDirectory
+from typing import TypeVar, get_args
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from nameonly.backbones import Backbone
 from nameonly.images import BadImageError, Quarantined, load
+from nameonly.ops.views import VERSION, ViewKind, make_view, view_generator
 from nameonly.store import FeatureStore, store_folder
 from nameonly.types import Features, ImageSet, LabelSpace, TextClassifier
 
@@ -24,6 +28,7 @@ SECONDS_PER_SHARD = 30.0
 LOADERS = 4
 
 Progress = Callable[[int, int], None]
+Transform = Callable[[str, Image.Image], Image.Image]
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -62,12 +67,102 @@ def encode_image_set(
     Raises:
         ValueError: If not one image could be decoded.
     """
-    store = open_store(cache, "images", backbone)
+    return _encode(images, backbone, open_store(cache, "images", backbone), on_progress)
+
+
+def encode_views(
+    images: ImageSet,
+    backbone: Backbone,
+    n_views: int,
+    cache: Path | None,
+    *,
+    kind: ViewKind,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Float[Tensor, "v n d"]:
+    """Return features of augmented views, encoding those that the store lacks.
+
+    A view is a function of the image, the kind, the view's number and the seed, and each number has
+    a store of its own: more views later encode the new ones alone, and a run that was broken off
+    goes on where it stood.
+
+    Args:
+        images: Readable images.
+        backbone: Encodes them.
+        n_views: How many views of every image.
+        cache: Folder of the stores; None keeps nothing.
+        kind: See ``ops/views.py``.
+        seed: Of the views.
+        on_progress: Called with done and total over all views.
+
+    Returns:
+        Unit rows in the order of ``images.ids``, each id once.
+
+    Raises:
+        ValueError: If there is no such kind, ``n_views`` is below 1, or an image cannot be decoded.
+    """
+    if n_views < 1 or kind not in get_args(ViewKind):
+        raise ValueError(
+            f"expected at least one view of kind {' or '.join(get_args(ViewKind))}, "
+            f"got {n_views} of kind {kind!r}"
+        )
+    with TemporaryDirectory() if cache is None else nullcontext(cache) as folder:
+        rows = []
+        for number in range(n_views):
+            progress = _part_of(on_progress, number, n_views)
+            view = _View(kind, number, seed)
+            rows.append(_encode_view(images, backbone, Path(folder), view, progress))
+    return torch.stack(rows)
+
+
+def _part_of(on_progress: Progress | None, number: int, n_views: int) -> Progress | None:
+    if on_progress is None:
+        return None
+    return lambda done, total: on_progress(number * total + done, n_views * total)
+
+
+@dataclass(frozen=True)
+class _View:
+    kind: ViewKind
+    number: int
+    seed: int
+
+    def __call__(self, image_id: str, image: Image.Image) -> Image.Image:
+        generator = view_generator(image_id, self.kind, self.number, self.seed)
+        return make_view(image, self.kind, generator)
+
+
+def _encode_view(
+    images: ImageSet, backbone: Backbone, cache: Path, view: _View, on_progress: Progress | None
+) -> Float[Tensor, "n d"]:
+    key = {
+        **backbone.image_key,
+        "view": f"{view.kind} {view.number}, seed {view.seed}, version {VERSION}",
+    }
+    store = FeatureStore(store_folder(cache, "views", key), key)
+    encoded = _encode(images, backbone, store, on_progress, view)
+    if encoded.quarantined:
+        first = encoded.quarantined[0]
+        raise ValueError(
+            f"{len(encoded.quarantined)} images cannot be read, first {first.source}: "
+            f"{first.reason}; encode the images first and take views of the readable ones"
+        )
+    row = {image_id: i for i, image_id in enumerate(encoded.features.ids)}
+    return encoded.features.values[[row[i] for i in dict.fromkeys(images.ids)]]
+
+
+def _encode(
+    images: ImageSet,
+    backbone: Backbone,
+    store: FeatureStore,
+    on_progress: Progress | None,
+    transform: Transform | None = None,
+) -> Encoded:
     first = images.first_rows()
     missing = store.missing(first)
     repairs = list(store.repairs)
     bad: dict[str, str] = {}
-    good = decoded_images(images, missing, backbone, bad)
+    good = decoded_images(images, missing, backbone, bad, transform)
     done = len(first) - len(missing)
     pending: list[tuple[list[str], Float[Tensor, "n d"]]] = []
     flushed = time.monotonic()
@@ -103,7 +198,11 @@ def _flush(store: FeatureStore, pending: list[tuple[list[str], Float[Tensor, "n 
 
 
 def decoded_images(
-    images: ImageSet, ids: Sequence[str], backbone: Backbone, bad: dict[str, str]
+    images: ImageSet,
+    ids: Sequence[str],
+    backbone: Backbone,
+    bad: dict[str, str],
+    transform: Transform | None = None,
 ) -> Iterator[tuple[str, Float[Tensor, "3 h w"]]]:
     """Yield decoded and preprocessed images in the order of ``ids``, decoded ahead by threads.
 
@@ -112,6 +211,7 @@ def decoded_images(
         ids: The images wanted.
         backbone: Preprocesses them.
         bad: Receives id -> reason for the images that cannot be decoded.
+        transform: Makes of an id and its RGB image the one that is preprocessed in its place.
     """
     rows: dict[str, list[int]] = {i: [] for i in ids}
     for row, image_id in enumerate(images.ids):
@@ -122,9 +222,13 @@ def decoded_images(
         reason = ""
         for row in rows[image_id]:  # a duplicate may still be there where the first has vanished
             try:
-                return image_id, backbone.preprocess(load(images, row))
+                image = load(images, row)
             except BadImageError as error:
                 reason = reason or str(error)
+                continue
+            if transform is not None:
+                image = transform(image_id, image)
+            return image_id, backbone.preprocess(image)
         return image_id, reason
 
     for image_id, result in _ahead(one, ids, backbone.batch_size * 2):

@@ -33,6 +33,7 @@ __all__ = [
     "Quarantined",
     "content_id",
     "decode",
+    "hash_rows",
     "load",
     "open_images",
     "upright_rgb",
@@ -94,7 +95,7 @@ def open_images(
     if limit is not None and limit < len(rows):
         drawn = random.Random(seed).sample(range(len(rows)), limit)
         rows = [rows[i] for i in sorted(drawn)]
-    return _hash_rows(rows, on_progress)
+    return hash_rows(rows, on_progress)
 
 
 def load(images: ImageSet, row: int) -> Image.Image:
@@ -172,9 +173,21 @@ def _unique(sources: Sequence[str]) -> list[str]:
     return unique
 
 
-def _hash_rows(
-    rows: Sequence[tuple[str, Location]], on_progress: Callable[[int, int], None] | None
+def hash_rows(
+    rows: Sequence[tuple[str, Location]], on_progress: Callable[[int, int], None] | None = None
 ) -> tuple[ImageSet, list[Quarantined]]:
+    """Read and hash images whose places are known.
+
+    Args:
+        rows: A source, unique, and a location for each image.
+        on_progress: Called with the rows read so far and the rows in all.
+
+    Returns:
+        The images in the given order; and the rows that cannot be read.
+
+    Raises:
+        ValueError: If none can be read.
+    """
     good: list[tuple[str, str, Location]] = []
     quarantined: list[Quarantined] = []
     with ThreadPoolExecutor(_THREADS) as pool:

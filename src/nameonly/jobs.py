@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +22,9 @@ from nameonly.images import Quarantined
 from nameonly.images import load as load_image
 from nameonly.journal import Journal, OnProgress, OnStage
 from nameonly.label_space import read_label_space
+from nameonly.label_tables.reading import read_labels
 from nameonly.pipeline import ImageSpec, Outcome, adapt, backbone_for, read_inputs, score
+from nameonly.preparation import Setup
 from nameonly.recipes import Recipe
 from nameonly.report.html import ReportInput, write_report
 from nameonly.store import default_cache
@@ -104,6 +107,8 @@ def label(
     recipe: str | Recipe = DEFAULT_RECIPE,
     backbone: str | Backbone = DEFAULT_BACKBONE,
     settings: Mapping[str, Any] | None = None,
+    given: str | Path | Mapping[str, str] | None = None,
+    ensemble: Sequence[str | Backbone] = (),
     **options: Unpack[Options],
 ) -> Run:
     """Label unlabelled images from class names alone.
@@ -116,6 +121,9 @@ def label(
         recipe: Name of a recipe, or one put together by hand.
         backbone: A hub id, a local folder, ``"tiny"``, or a backbone.
         settings: ``"stage.field" -> value`` for a recipe given by name.
+        given: Labels that are known already: a CSV or parquet table, or path, stem or id -> class.
+        ensemble: Further backbones; the first pseudo-labels are made from the mean of their and
+            the backbone's zero-shot probabilities.
         options: See ``Options``.
 
     Raises:
@@ -131,6 +139,9 @@ def label(
     parts = methods.build_recipe(recipe, settings, seed) if isinstance(recipe, str) else recipe
     opened = open_backbone(backbone) if isinstance(backbone, str) else backbone
     opened = backbone_for(images, opened)
+    table = read_labels(Path(given)) if isinstance(given, str | Path) else given
+    others = tuple(open_backbone(b) if isinstance(b, str) else b for b in ensemble)
+    setup = Setup(opened, label_space, parts, _cache(options), table, others)
 
     card = methods.card("recipes", methods.name_of(parts))
     made = {
@@ -141,12 +152,20 @@ def label(
         "seed": seed,
         "nameonly": version("nameonly"),
     }
+    if others:
+        made["ensemble"] = [other.reference() for other in others]
+    facts = {"command": "label", **made, **_input_facts(images, options)}
+    if isinstance(given, str | Path):
+        facts["given"] = str(given)
+    if label_space.seen is not None:
+        facts["seen"] = list(label_space.seen)
 
-    def work(journal: Journal) -> Outcome:
-        inputs = _read(images, opened, journal, options)
-        return adapt(inputs, opened, label_space, parts, _cache(options), journal, made)
+    with ExitStack() as kept:
 
-    return _execute(work, {"command": "label", **made, **_input_facts(images, options)}, options)
+        def work(journal: Journal) -> Outcome:
+            return adapt(_read(images, opened, journal, options), setup, journal, made, kept)
+
+        return _execute(work, facts, options)
 
 
 def predict(
@@ -257,6 +276,7 @@ def _finish(outcome: Outcome, facts: dict[str, Any], journal: Journal, folder: P
         "threads": torch.get_num_threads(),
         "repairs": list(outcome.inputs.repairs),
         "counts": outputs.counts(outcome),
+        "transductive": outcome.transductive,
         "timings": journal.timings,
         "versions": {name: version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",

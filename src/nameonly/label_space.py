@@ -5,7 +5,7 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,40 @@ def read_label_space(spec: str | Path | Sequence[str]) -> LabelSpace:
             f"themselves, separated by commas"
         )
     return _build(_split_names(spec), Origin("class names"))
+
+
+def with_seen(label_space: LabelSpace, spec: str | Sequence[str]) -> LabelSpace:
+    """Return the classes with those marked of which every image has a given label already.
+
+    An image without a given label then belongs to one of the others.
+
+    Args:
+        label_space: All classes.
+        spec: Names, separated by commas or in a text file with one a line.
+
+    Raises:
+        ValueError: If a name is no class, or all of them are named.
+    """
+    if isinstance(spec, str):
+        is_file = spec.strip() != "" and _exists(Path(spec))
+        lines = read_text(Path(spec)).splitlines() if is_file else None
+        listed = [e.name for e in _split_names(spec)] if lines is None else lines
+    else:
+        listed = list(spec)
+    wanted = {class_key(name) for name in listed if name.strip()}
+    unknown = wanted - {class_key(name) for name in label_space.class_names}
+    if unknown or not wanted:
+        raise ValueError(
+            f"seen classes {sorted(unknown) or listed} are no class names; there are: "
+            f"{', '.join(label_space.class_names)}"
+        )
+    seen = tuple(class_key(name) in wanted for name in label_space.class_names)
+    if all(seen):
+        raise ValueError(
+            "all classes are said to be seen, so that an unlabelled image could have none; leave "
+            "the seen classes out to let it have any"
+        )
+    return replace(label_space, seen=seen)
 
 
 def _exists(path: Path) -> bool:

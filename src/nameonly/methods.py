@@ -15,6 +15,7 @@ STAGES = (
     "pseudo_labels",
     "prompt_learning",
     "adapters",
+    "relabelling",
     "decisions",
     "recipes",
 )
@@ -47,7 +48,7 @@ def names(stage: str) -> list[str]:
         ValueError: If there is no such stage.
     """
     if stage not in STAGES:
-        raise ValueError(f"no stage {stage!r}; {_offer(stage, STAGES)}")
+        raise ValueError(f"no stage {stage!r}; {offer(stage, STAGES)}")
     found = pkgutil.iter_modules([str(ROOT / stage)])
     return sorted(m.name for m in found if not m.name.startswith("_"))
 
@@ -111,12 +112,8 @@ def create(stage: str, name: str, **hyperparameters: Any) -> Any:
     valid = [f.name for f in fields(cls) if f.init]
     for key, value in hyperparameters.items():
         if key not in valid:
-            raise ValueError(f"{stage}.{name} has no setting {key!r}; {_offer(key, valid)}")
-        if not _fits(value, hints[key]):
-            raise ValueError(
-                f"{stage}.{name}: {key} expects {_spell(hints[key])}, "
-                f"got {value!r} ({type(value).__name__})"
-            )
+            raise ValueError(f"{stage}.{name} has no setting {key!r}; {offer(key, valid)}")
+        check_type(f"{stage}.{name}", key, value, hints[key])
     frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in hyperparameters.items()}
     return cls(**frozen)
 
@@ -126,8 +123,9 @@ def build_recipe(name: str, settings: Mapping[str, Any] | None = None, seed: int
 
     Args:
         name: File name of the recipe.
-        settings: ``"stage.field" -> value`` changes a field of the part of that stage,
-            ``"stage" -> method name`` takes another method for it.
+        settings: ``"stage.field" -> value`` changes a field of the part of that stage (and
+            ``"stage.field.field"`` one of a field that is a group of settings, such as a
+            schedule), ``"stage" -> method name`` takes another method for it.
         seed: Given to every part that has a field ``seed``.
 
     Raises:
@@ -149,8 +147,43 @@ def build_recipe(name: str, settings: Mapping[str, Any] | None = None, seed: int
         if "seed" in {f.name for f in fields(part)}:
             values[stage].setdefault("seed", seed)
         if values[stage]:
-            parts[stage] = create(stage, name_of(part), **{**settings_of(part), **values[stage]})
+            changed = _grouped(f"{stage}.{name_of(part)}", settings_of(part), values[stage])
+            parts[stage] = create(stage, name_of(part), **changed)
     return replace(recipe, **parts)
+
+
+def _grouped(where: str, settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with values put in; ``"schedule.epochs"`` goes into the field's own field."""
+    changed = dict(settings)
+    for key, value in values.items():
+        name, dot, inner = key.partition(".")
+        group = changed.get(name)
+        if not dot:
+            changed[name] = value
+        elif is_dataclass(group) and not isinstance(group, type):
+            valid = [f.name for f in fields(group)]
+            if inner not in valid:
+                raise ValueError(f"{where}: {name} has no {inner!r}; {offer(inner, valid)}")
+            check_type(where, key, value, get_type_hints(type(group))[inner])
+            changed[name] = replace(group, **{inner: value})
+        else:
+            valid = [
+                f"{k}.{f.name}" for k, v in settings.items() if is_dataclass(v) for f in fields(v)
+            ]
+            raise ValueError(f"{where} has no setting {key!r}; {offer(key, valid)}")
+    return changed
+
+
+def check_type(where: str, key: str, value: Any, hint: Any) -> None:
+    """Refuse a value that is not of the annotated type.
+
+    Raises:
+        ValueError: If it is not; the message names ``where`` and ``key``.
+    """
+    if not _fits(value, hint):
+        raise ValueError(
+            f"{where}: {key} expects {_spell(hint)}, got {value!r} ({type(value).__name__})"
+        )
 
 
 def name_of(method: object) -> str:
@@ -175,15 +208,16 @@ def describe_recipe(recipe: Any) -> dict[str, dict[str, Any]]:
 
 def _check(stage: str, name: str) -> None:
     if name not in names(stage):
-        raise ValueError(f"no method {name!r} in {stage}; {_offer(name, names(stage))}")
+        raise ValueError(f"no method {name!r} in {stage}; {offer(name, names(stage))}")
 
 
 def _check_part(recipe: str, stage: str, parts: Mapping[str, Any]) -> None:
     if stage not in parts:
-        raise ValueError(f"recipe {recipe!r} has no stage {stage!r}; {_offer(stage, list(parts))}")
+        raise ValueError(f"recipe {recipe!r} has no stage {stage!r}; {offer(stage, list(parts))}")
 
 
-def _offer(word: str, valid: tuple[str, ...] | list[str]) -> str:
+def offer(word: str, valid: tuple[str, ...] | list[str]) -> str:
+    """Return the valid words, the one closest to a wrong one first: the end of an error message."""
     close = get_close_matches(str(word), valid, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}there are: {', '.join(valid)}" if valid else "there are none"
@@ -207,4 +241,7 @@ def _fits(value: Any, hint: Any) -> bool:
 def _spell(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return " or ".join(repr(option) for option in get_args(hint))
-    return getattr(hint, "__name__", str(hint)) if not get_args(hint) else str(hint)
+    if get_origin(hint) is tuple:
+        return f"a list of {_spell(get_args(hint)[0])}"
+    options = [option for option in get_args(hint) if option is not type(None)]
+    return " or ".join(map(_spell, options)) or getattr(hint, "__name__", str(hint))

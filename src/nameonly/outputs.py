@@ -149,6 +149,9 @@ def labels_table(outcome: Outcome, method: str) -> pa.Table:
         else named.take(pa.array(outcome.zero_shot.numpy())),
     }
     columns["method"] = columns["method"].cast(pa.string())
+    if outcome.given is not None:
+        known = outcome.given
+        columns["given_label"] = named.take(pa.array(known.numpy(), mask=(known < 0).numpy()))
     if len(names) <= MAX_PROBABILITY_COLUMNS:
         columns.update({f"p_{name}": probs[:, j].numpy() for j, name in enumerate(names)})
     else:
@@ -222,6 +225,8 @@ def counts(outcome: Outcome) -> dict[str, Any]:
             )
         ),
     }
+    if outcome.given is not None:
+        found["given"] = int((outcome.given >= 0).sum())
     if outcome.zero_shot is not None:
         changed = outcome.zero_shot != outcome.predictions.probs.argmax(dim=1)
         found["changed_by_adaptation"] = int(changed.sum())

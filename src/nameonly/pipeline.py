@@ -4,7 +4,8 @@ Nothing is written here but the feature store; ``jobs`` writes what a run gives.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,19 @@ from torch import Tensor
 from nameonly.backbones import Backbone
 from nameonly.backbones.precomputed import PrecomputedBackbone, is_feature_file
 from nameonly.classifier import Classifier
-from nameonly.encoding import build_text_classifier, encode_image_set
+from nameonly.encoding import encode_image_set
 from nameonly.images import Quarantined, open_images
 from nameonly.journal import Journal
-from nameonly.recipes import Recipe
-from nameonly.task import Task
-from nameonly.types import (
-    Features,
-    ImageSet,
-    LabelSpace,
-    Predictions,
-    PseudoLabels,
-    TextClassifier,
+from nameonly.learning import scores
+from nameonly.preparation import (
+    Setup,
+    ensemble_logits,
+    given_labels,
+    text_classifier,
+    training_folder,
 )
+from nameonly.task import Task
+from nameonly.types import Features, ImageSet, Predictions, PseudoLabels
 
 ImageSpec = str | Path | Sequence[str | Path]
 
@@ -55,6 +56,13 @@ class Inputs:
         """One readable source per row of the result."""
         return self.features.ids if self.images is None else self.images.sources
 
+    def distinct_images(self) -> ImageSet | None:
+        """Return one image per row of the features, in their order."""
+        if self.images is None:
+            return None
+        first = self.images.first_rows()
+        return self.images.subset([first[i] for i in self.features.ids])
+
     def feature_rows(self) -> Int[Tensor, " s"]:
         """Return, for every source, the row of its features."""
         if self.images is None:
@@ -73,6 +81,8 @@ class Outcome:
         predictions: One row per source; duplicates have equal rows.
         zero_shot: What the text classifier alone says; None when predicting with a saved one.
         pseudo_labels: What the recipe was fitted on, over distinct images.
+        given: Known label of every source, -1 = none; None where none were given.
+        transductive: Whether these predictions say more of these images than the classifier does.
     """
 
     inputs: Inputs
@@ -80,6 +90,8 @@ class Outcome:
     predictions: Predictions
     zero_shot: Int[Tensor, " n"] | None = None
     pseudo_labels: PseudoLabels | None = None
+    given: Int[Tensor, " n"] | None = None
+    transductive: bool = False
 
 
 def read_inputs(
@@ -130,55 +142,56 @@ def read_inputs(
 
 
 def adapt(
-    inputs: Inputs,
-    backbone: Backbone,
-    label_space: LabelSpace,
-    recipe: Recipe,
-    cache: Path,
-    journal: Journal,
-    made: Mapping[str, Any],
+    inputs: Inputs, setup: Setup, journal: Journal, made: Mapping[str, Any], kept: ExitStack
 ) -> Outcome:
     """Adapt to the features and label every source.
 
     Args:
         inputs: What to adapt to.
-        backbone: Made the features.
-        label_space: The classes.
-        recipe: What to do.
-        cache: Folder of the text features.
+        setup: What was asked.
         journal: Times the stages.
         made: What the classifier shall say of how it was made.
+        kept: Holds the training's checkpoints until it is closed without an error.
 
     Raises:
-        ValueError: If the names, the texts or the features do not fit each other.
+        ValueError: If the names, the texts, the given labels or the features do not fit each other.
     """
+    features, label_space = inputs.features, setup.label_space
     with journal.stage("text"):
-        text = text_classifier(inputs, backbone, label_space, recipe, cache)
+        text = text_classifier(setup)
+        given = None
+        if setup.given is not None:
+            given = given_labels(setup.given, features, inputs.images, label_space)
+        task = Task(features, text, label_space, given, images=inputs.distinct_images())
+        if not isinstance(setup.backbone, PrecomputedBackbone):
+            task = replace(task, backbone=setup.backbone)
+        task = replace(task, cache=setup.cache, on_progress=journal.on_progress)
+    if setup.ensemble:
+        with journal.stage("ensemble"):
+            start = ensemble_logits(setup, task, journal.on_progress)
+            task = replace(task, start=start)
     with journal.stage("adapt"):
-        adapted = recipe.fit(Task(inputs.features, text, label_space, backbone=backbone))
+        folder = kept.enter_context(training_folder(setup, task))
+        adapted = setup.recipe.fit(replace(task, checkpoints=folder))
     with journal.stage("decide"):
-        logits = adapted.scorer.predict_logits(inputs.features)
-        decision = recipe.decisions.fit(logits, inputs.features)
+        logits = scores(task, adapted)
+        decision = setup.recipe.decisions.fit(logits, features)
+        backbone = adapted.backbone or setup.backbone
         fingerprint = str(backbone.reference().get("fingerprint", ""))
-        made = {**made, "images": len(inputs.features)}
+        made = {**made, "images": len(features)}
         classifier = Classifier(backbone, adapted.scorer, decision, label_space, fingerprint, made)
-        zero_shot = text.predict_logits(inputs.features).argmax(dim=1)
+        found = classifier.decide(logits, features)
         rows = inputs.feature_rows()
-        predictions = per_source(classifier.predict(inputs.features), rows)
-    return Outcome(inputs, classifier, predictions, zero_shot[rows], adapted.pseudo_labels)
-
-
-def text_classifier(
-    inputs: Inputs, backbone: Backbone, label_space: LabelSpace, recipe: Recipe, cache: Path
-) -> TextClassifier:
-    """Return the zero-shot classifier: of the class texts, or of the file of features.
-
-    Raises:
-        ValueError: If a file of features has no text weights that fit the classes.
-    """
-    if isinstance(backbone, PrecomputedBackbone):
-        return backbone.text_classifier(label_space)
-    return build_text_classifier(recipe.prompts.texts(label_space), label_space, backbone, cache)
+        zero_shot = text.predict_logits(features).argmax(dim=1)[rows]
+    return Outcome(
+        inputs,
+        classifier,
+        per_source(found, rows),
+        zero_shot,
+        adapted.pseudo_labels,
+        None if given is None else given[rows],
+        adapted.logits is not None and adapted.backbone is None,
+    )
 
 
 def score(inputs: Inputs, classifier: Classifier, journal: Journal) -> Outcome:

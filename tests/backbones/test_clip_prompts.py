@@ -131,3 +131,19 @@ def test_a_name_too_long_is_cut(backbone):
 def test_shapes_of_what_can_be_learned(backbone):
     shape = backbone.prompt_shape
     assert (shape.text_width, shape.image_width, shape.image_layers) == (32, 32, 2)
+
+
+def test_many_packs_are_encoded_in_parts_with_the_same_gradient(backbone, monkeypatch):
+    names = [f"{a} {b}" for a in NAMES for b in NAMES]
+    found = []
+    for at_once in (64, 2):
+        monkeypatch.setattr("nameonly.backbones._clip_prompts.PACKS_AT_ONCE", at_once)
+        for shape in ((3, 32), (25, 3, 32)):
+            start = 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(4))
+            context = start.requires_grad_()
+            rows = backbone.text_prompter(names, 3)(context)
+            (rows * torch.arange(rows.numel()).reshape(rows.shape)).sum().backward()
+            found.append((rows.detach(), context.grad))
+    for whole, parts in zip(found[:2], found[2:], strict=True):
+        torch.testing.assert_close(whole[0], parts[0], atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(whole[1], parts[1], atol=1e-3, rtol=1e-4)

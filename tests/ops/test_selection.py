@@ -1,6 +1,6 @@
 import torch
 
-from nameonly.ops.selection import log_odds, top_k_mask
+from nameonly.ops.selection import log_odds, row_blocks, top_k_mask, top_k_of_each, top_log_odds
 
 
 def test_mask_by_hand():
@@ -30,3 +30,40 @@ def test_log_odds_go_on_where_probabilities_round():
     got = log_odds(torch.tensor([[100.0, 0.0, 0.0], [100.0, 40.0, 0.0], [9.0, 9.0, 9.0]]))
     assert got[0, 0] > got[1, 0] > 50 and torch.isfinite(got).all()
     assert torch.isfinite(log_odds(torch.tensor([[3.0], [2.0]]))).all()
+
+
+def test_top_log_odds_are_the_largest_log_odds():
+    logits = 30 * torch.randn(500, 7, generator=torch.Generator().manual_seed(0))
+    odds, classes = top_log_odds(logits)
+    want = log_odds(logits).max(dim=1)
+    torch.testing.assert_close(odds, want.values)
+    assert torch.equal(classes, want.indices)
+    assert torch.isfinite(top_log_odds(torch.zeros(3, 1))[0]).all(), "one class has no rival"
+
+
+def test_the_best_of_each_class_are_those_of_the_mask():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(0, 6, (200,), generator=generator).double()
+    scores[::17] = -torch.inf
+    classes = torch.randint(0, 5, (200,), generator=generator)
+    order = torch.randperm(200, generator=generator)
+    columns = torch.full((200, 5), -torch.inf, dtype=torch.float64)
+    columns[torch.arange(200), classes] = scores
+    for k in (1, 7, 60):
+        want = top_k_mask(columns, k, order).any(dim=1)
+        assert torch.equal(top_k_of_each(scores, classes, k, order), want)
+
+
+def test_blocks_cover_every_row_once():
+    for n, c in ((0, 3), (1, 10**7), (10, 3), (1000, 2000), (5, 0)):
+        rows = [i for block in row_blocks(n, c) for i in range(n)[block]]
+        assert rows == list(range(n)) and row_blocks(n, c)
+    assert len(row_blocks(1000, 2000)) > 1
+
+
+def test_log_odds_do_not_depend_on_the_blocks():
+    logits = torch.randn(1200, 700, generator=torch.Generator().manual_seed(0)) * 5
+    assert len(row_blocks(*logits.shape)) > 1
+    p = logits.double().softmax(dim=1)
+    torch.testing.assert_close(log_odds(logits), (p / (1 - p)).log())
+    assert torch.equal(log_odds(logits, torch.float32), log_odds(logits).float())

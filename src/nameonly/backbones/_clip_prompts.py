@@ -7,8 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
+from torch.utils.checkpoint import checkpoint
 
 from nameonly.backbones._tokens import Packed, image_tokens, output_changed, pack, pad, with_context
+
+# their activations take some 3 GB in a text tower of ViT-B's shape
+PACKS_AT_ONCE = 64
 
 
 def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
@@ -66,6 +70,19 @@ def text_prompter(
 
 
 def _encode_layout(
+    network: Any, layout: Packed, context: Float[Tensor, "*c m w"]
+) -> Float[Tensor, "c d"]:
+    """Encode all packs; more than one pass holds are computed again for their gradients."""
+    if len(layout.ids) <= PACKS_AT_ONCE:
+        return _encode_packs(network, layout, context)
+    parts = [
+        checkpoint(_encode_packs, network, part, context, use_reentrant=False)
+        for part in layout.split(PACKS_AT_ONCE)
+    ]
+    return torch.cat(parts)
+
+
+def _encode_packs(
     network: Any, layout: Packed, context: Float[Tensor, "*c m w"]
 ) -> Float[Tensor, "c d"]:
     tower = network.text_model

@@ -56,7 +56,7 @@ def image_tokens(
     m = tokens.shape[1]
 
     def put(hidden: Tensor, row: int, skip: int) -> Tensor:
-        learned = tokens[row].to(hidden.dtype).expand(len(hidden), -1, -1)
+        learned = tokens[row].to(hidden).expand(len(hidden), -1, -1)
         return torch.cat([hidden[:, :at], learned, hidden[:, at + skip :]], dim=1)
 
     def entering(row: int) -> Callable[[Tensor], Tensor]:
@@ -95,6 +95,24 @@ class Packed:
         seen: Bool[Tensor, "p l l"] = past & (own | (self.segment[:, None, :] == -1))
         hidden = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
         return hidden.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+
+    def split(self, size: int) -> list["Packed"]:
+        """Return the packs in parts; classes keep their order, for they lie in order of packs."""
+        parts = []
+        for start in range(0, len(self.ids), size):
+            rows = slice(start, start + size)
+            here = (self.ends[:, 0] >= start) & (self.ends[:, 0] < start + size)
+            ends = self.ends[here] - torch.tensor([start, 0], device=self.ends.device)
+            parts.append(
+                Packed(
+                    self.ids[rows],
+                    self.positions[rows],
+                    self.context[rows],
+                    self.segment[rows],
+                    ends,
+                )
+            )
+        return parts
 
     def to(self, device: torch.device) -> "Packed":
         """Return the same on a device."""
@@ -206,6 +224,6 @@ def with_context(
     rows = packed.context[here]
 
     def put(embedded: Float[Tensor, "p l w"]) -> Float[Tensor, "p l w"]:
-        return embedded.masked_scatter(here[:, :, None], flat[rows].to(embedded.dtype))
+        return embedded.masked_scatter(here[:, :, None], flat.to(embedded)[rows])
 
     return put

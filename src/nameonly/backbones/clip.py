@@ -22,9 +22,16 @@ from jaxtyping import Float
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from nameonly.backbones import _clip_prompts
+from nameonly.backbones._devices import (
+    choose_device,
+    choose_dtype,
+    encode_in_batches,
+    lack_of_memory_told,
+    unit_rows,
+)
+from nameonly.backbones._hub import hub_refusal
 from nameonly.tiny import MODEL as TINY
 from nameonly.types import PromptShape
 
@@ -32,52 +39,18 @@ __all__ = ["ClipBackbone"]
 
 TEXTS_PER_CHUNK = 256
 REFERENCE = "reference.json"
-SECONDS_FOR_HUB = 10
 MODEL_TYPES = ("clip", "siglip")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 TINY_NOTE = "the bundled tiny model knows drawn digits and letters (glyphs) only, no photographs"
-
-
-def choose_device(device: str) -> torch.device:
-    """Return the device asked for, or the best there is for ``"auto"``.
-
-    Raises:
-        ValueError: If the device does not exist here.
-    """
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); "
-            "try --device cpu, or leave it out"
-        ) from error
-    return chosen
-
-
-def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return the dtype asked for; ``"auto"``: bfloat16 where the processor has it, else float32."""
-    if dtype != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
-            dtype
-        ]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    native = any(capabilities.get(k) for k in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))
-    return torch.bfloat16 if device.type == "cpu" and native else torch.float32
 
 
 def folder_fingerprint(folder: Path) -> str:
     """Return a hash of every file that a model is loaded from, so that changed weights show."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        kinds = {".json", ".safetensors", ".txt", ".model"}
-        if path.is_file() and path.suffix in kinds and path.name != REFERENCE:
+        # a hub's folder may hold open_clip's files of the same model, which are not read here
+        read = path.suffix in {".json", ".txt", ".model"} or path.match("model*.safetensors")
+        if path.is_file() and read and path.name not in (REFERENCE, "open_clip_config.json"):
             digest.update(path.name.encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -136,16 +109,13 @@ class ClipBackbone:
         """Whether the hub cannot or need not be asked; found out once and without retries."""
         if self.folder is not None:
             return True
-        from huggingface_hub import HfApi, try_to_load_from_cache
+        from huggingface_hub import try_to_load_from_cache
 
         cached = try_to_load_from_cache(self.model, "config.json", revision=self.revision)
-        try:
-            HfApi().model_info(self.model, revision=self.revision, timeout=SECONDS_FOR_HUB)
-        except Exception as error:  # every kind of failure to get it means the same here
-            if not isinstance(cached, str):
-                raise ValueError(self._help(error)) from error
-            return True
-        return False
+        refusal = hub_refusal(self.model, self.revision)
+        if refusal is not None and not isinstance(cached, str):
+            raise ValueError(self._help(refusal)) from refusal
+        return refusal is not None
 
     def _load(self, kind: type[Any], **options: Any) -> Any:
         try:
@@ -284,25 +254,12 @@ class ClipBackbone:
             ValueError: If the images do not fit the device's memory.
         """
         moved = pixels.to(self.resolved_device, self.resolved_dtype)
-        try:
+        with lack_of_memory_told(len(pixels), self.resolved_device):
             return self._unit_rows(self.network.get_image_features(pixel_values=moved))
-        except torch.OutOfMemoryError as error:
-            raise ValueError(
-                f"{len(pixels)} images at once do not fit the memory of {self.resolved_device}; "
-                "lower --batch-size"
-            ) from error
 
     def encode_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
         """Preprocess and encode RGB images, ``batch_size`` at a time."""
-        if not images:
-            return torch.zeros(0, self.dim)
-        rows = [
-            self.encode_pixels(
-                torch.stack([self.preprocess(i) for i in images[k : k + self.batch_size]])
-            )
-            for k in range(0, len(images), self.batch_size)
-        ]
-        return torch.cat(rows)
+        return encode_in_batches(images, self)
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "t d"]:
@@ -366,13 +323,7 @@ class ClipBackbone:
 
     def _unit_rows(self, output: Any) -> Float[Tensor, "n d"]:
         values = getattr(output, "pooler_output", output)
-        rows: Tensor = normalize(values.float(), dim=1).cpu()
-        if not torch.isfinite(rows).all():
-            raise FloatingPointError(
-                f"backbone {self.model!r} gave values that are not finite in "
-                f"{self.resolved_dtype}; try --dtype float32"
-            )
-        return rows
+        return unit_rows(values, self.model, self.resolved_dtype)
 
     def reference(self) -> dict[str, object]:
         """Return model, revision and dtype; a fingerprint guards against other weights."""

@@ -22,7 +22,7 @@ from nameonly.evaluation.metrics import (
     per_class_table,
     wilson_interval,
 )
-from nameonly.evaluation.truth import By, MatchedTruth, match_truth, read_truth
+from nameonly.label_tables.reading import By, MatchedLabels, match_labels, read_labels
 
 LABELS = "labels.parquet"
 COLUMNS = ("path", "id", "label", "probability", "zero_shot_label")
@@ -106,7 +106,7 @@ def evaluate_labels(
     Args:
         labels_path: ``labels.parquet`` of a run, or the run's folder.
         truth_path: CSV or parquet table of true labels; None with ``by="folder"``.
-        by: How images are found in the truth, see ``match_truth``.
+        by: How images are found in the truth, see ``match_labels``.
         label_column: Column of the true labels, where its name is not a usual one.
         key_column: Column of paths, stems or ids, likewise.
 
@@ -116,14 +116,14 @@ def evaluate_labels(
     table = read_label_table(labels_path)
     truth = None
     if truth_path is not None:
-        truth = read_truth(truth_path, label_column=label_column, key_column=key_column)
-    matched = match_truth(table.paths, table.ids, truth, table.class_names, by)
+        truth = read_labels(truth_path, label_column=label_column, key_column=key_column)
+    matched = match_labels(table.paths, table.ids, truth, table.class_names, by)
     return _evaluation(table, matched)
 
 
-def _evaluation(table: LabelTable, matched: MatchedTruth) -> Evaluation:
-    rows = np.flatnonzero(matched.y_true >= 0)
-    y_true, labels = matched.y_true[rows], table.labels[rows]
+def _evaluation(table: LabelTable, matched: MatchedLabels) -> Evaluation:
+    rows = np.flatnonzero(matched.labels >= 0)
+    y_true, labels = matched.labels[rows], table.labels[rows]
     labelled = bool((labels >= 0).any())
     confusion = None
     if len(table.class_names) <= MAX_CONFUSION_CLASSES:
@@ -133,7 +133,7 @@ def _evaluation(table: LabelTable, matched: MatchedTruth) -> Evaluation:
         calibration_error = expected_calibration_error(y_true, table.confidence[rows], labels)
     return Evaluation(
         n=len(rows),
-        n_without_truth=matched.n_without_truth,
+        n_without_truth=matched.n_without_label,
         matched_by=matched.matched_by,
         read_as_positions=matched.read_as_positions,
         accuracy=accuracy_score(y_true, labels),

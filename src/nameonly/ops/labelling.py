@@ -3,8 +3,8 @@
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import one_hot
 
+from nameonly.ops.selection import row_blocks
 from nameonly.types import Features, LabelSpace, PseudoLabels
 
 # 1 is for what is known; a softmax reaches it by rounding
@@ -43,6 +43,14 @@ def open_logits(
     return logits.masked_fill(impossible & is_open[:, None], -torch.inf), is_open
 
 
+def hard_candidates(labels: Int[Tensor, " n"], c: int) -> Bool[Tensor, "n c"]:
+    """Return the candidates of rows that have one label each, -1 = none."""
+    candidates = torch.zeros(len(labels), c, dtype=torch.bool, device=labels.device)
+    selected = labels >= 0
+    candidates[selected, labels[selected]] = True
+    return candidates
+
+
 def with_given(
     features: Features,
     probs: Float[Tensor, "n c"],
@@ -51,14 +59,22 @@ def with_given(
 ) -> PseudoLabels:
     """Return pseudo-labels in which given labels stand as they are, with confidence 1.
 
-    The confidence of the others is their top probability, below 1. The given rows of ``candidates``
-    are replaced; their probabilities stay what the model says.
+    The confidence of the others is the probability of their best candidate, or of their best class
+    where they have none, below 1. The given rows of ``candidates`` are replaced; their
+    probabilities stay what the model says.
     """
-    confidence = probs.max(dim=1).values.clamp(max=BELOW_CERTAIN)
+    blocks = row_blocks(*probs.shape)
+    confidence = torch.cat([_best(probs[rows], candidates[rows]) for rows in blocks])
+    confidence = confidence.clamp(max=BELOW_CERTAIN)
     if given is not None:
         given = given.to(probs.device)
         known = given >= 0
-        truth = one_hot(given.clamp(min=0), probs.shape[1]).bool()
+        truth = hard_candidates(given, probs.shape[1])
         candidates = torch.where(known[:, None], truth, candidates)
         confidence = confidence.masked_fill(known, 1.0)
     return PseudoLabels(features.ids, probs, candidates, confidence)
+
+
+def _best(probs: Float[Tensor, "b c"], candidates: Bool[Tensor, "b c"]) -> Float[Tensor, " b"]:
+    allowed = candidates | ~candidates.any(dim=1, keepdim=True)
+    return probs.masked_fill(~allowed, 0.0).max(dim=1).values

@@ -1,22 +1,83 @@
 """Choosing rows by score, the same whatever order the rows come in."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 
-def log_odds(logits: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
-    """Return ``log(p / (1 - p))`` of every class's softmax probability, in float64.
+def row_blocks(n: int, c: int) -> list[slice]:
+    """Return slices that cover ``n`` rows, each of about half a million scores of ``c`` classes.
 
-    It ranks as the probability does, but goes on where the probability has rounded to one.
+    There is at least one, and an empty one where there is no row.
     """
-    top = logits.double().max(dim=1, keepdim=True)
-    relative = logits.double() - top.values
-    best = one_hot(top.indices[:, 0], logits.shape[1]).bool()
-    rest = relative.exp().masked_fill(best, 0.0).sum(dim=1, keepdim=True)
-    others = torch.where(best, rest, 1 + rest - relative.exp())
-    return relative - others.clamp(min=torch.finfo(torch.float64).tiny).log()
+    size = max(1, 2**19 // max(1, c))
+    return [slice(start, start + size) for start in range(0, max(1, n), size)]
+
+
+def log_odds(
+    logits: Float[Tensor, "n c"], dtype: torch.dtype = torch.float64
+) -> Float[Tensor, "n c"]:
+    """Return ``log(p / (1 - p))`` of every class's softmax probability.
+
+    It ranks as the probability does, but goes on where the probability has rounded to one. It is
+    computed in float64 and in blocks of rows: no memory beyond the result grows with n.
+
+    Args:
+        logits: Scores before the softmax.
+        dtype: Of the result.
+    """
+    result = torch.empty(logits.shape, dtype=dtype, device=logits.device)
+    for rows in row_blocks(*logits.shape):
+        top = logits[rows].double().max(dim=1, keepdim=True)
+        relative = logits[rows].double() - top.values
+        best = one_hot(top.indices[:, 0], logits.shape[1]).bool()
+        rest = relative.exp().masked_fill(best, 0.0).sum(dim=1, keepdim=True)
+        others = torch.where(best, rest, 1 + rest - relative.exp())
+        result[rows] = relative - others.clamp(min=torch.finfo(torch.float64).tiny).log()
+    return result
+
+
+def top_log_odds(logits: Float[Tensor, "n c"]) -> tuple[Float64[Tensor, " n"], Int[Tensor, " n"]]:
+    """Return the log-odds of every row's most probable class, and that class.
+
+    The same as the largest of ``log_odds``, in memory O(n).
+    """
+    odds = torch.empty(len(logits), dtype=torch.float64, device=logits.device)
+    classes = torch.empty(len(logits), dtype=torch.long, device=logits.device)
+    for rows in row_blocks(*logits.shape):
+        top = logits[rows].max(dim=1)
+        relative = logits[rows].double() - top.values[:, None]
+        rest = relative.scatter_(1, top.indices[:, None], -torch.inf).exp_().sum(dim=1)
+        odds[rows] = -rest.clamp(min=torch.finfo(torch.float64).tiny).log()
+        classes[rows] = top.indices
+    return odds, classes
+
+
+def top_k_of_each(
+    scores: Float[Tensor, " n"],
+    classes: Int[Tensor, " n"],
+    k: int,
+    order: Int[Tensor, " n"] | None = None,
+) -> Bool[Tensor, " n"]:
+    """Mark the ``k`` best rows of every class, where a row has one class.
+
+    Args:
+        scores: Larger is better; rows scored ``-inf`` are never marked.
+        classes: Class of every row.
+        k: Rows to mark in a class; all finite ones where there are fewer.
+        order: Rows in the order that breaks ties (the earlier wins); row order if None.
+    """
+    order = torch.arange(len(scores)) if order is None else order
+    order = order.to(scores.device)
+    order = order[torch.sort(scores[order], descending=True, stable=True).indices]
+    order = order[torch.sort(classes[order], stable=True).indices]  # by class, then by score
+    ranked = classes[order]
+    first = torch.searchsorted(ranked, ranked, side="left")
+    place = torch.arange(len(order), device=order.device) - first
+    mask = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+    mask[order] = (place < k) & (scores[order] > -torch.inf)
+    return mask
 
 
 def top_k_mask(

@@ -6,7 +6,7 @@ A method is one file with one dataclass in the manner of scikit-learn: fields ar
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 from nameonly.backbones import Backbone
 from nameonly.types import Features, ImageSet, PseudoLabels, TextClassifier
@@ -24,8 +24,9 @@ class PromptLearner(Protocol):
     """
 
     reads: ClassVar[Literal["features", "images"]]
-    text_: TextClassifier
-    backbone_: Backbone
+    if TYPE_CHECKING:  # at run time they are there after fit only, and isinstance would miss them
+        text_: TextClassifier
+        backbone_: Backbone
 
     def fit(
         self,

@@ -15,10 +15,9 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import one_hot
 
-from nameonly.ops.labelling import open_logits, with_given
-from nameonly.ops.selection import log_odds, top_k_mask
+from nameonly.ops.labelling import hard_candidates, open_logits, with_given
+from nameonly.ops.selection import log_odds, top_k_mask, top_k_of_each, top_log_odds
 from nameonly.types import Features, LabelSpace, PseudoLabels
 
 __all__ = ["TopKPerClass"]
@@ -52,17 +51,21 @@ class TopKPerClass:
         """Return pseudo-labels with at most ``images_per_class`` images of each class.
 
         Images with a given label keep it, whatever their rank, and are not ranked again. Memory:
-        O(n c) for the probabilities and the mask.
+        O(n c) for the
+        probabilities and the mask, by column for the log-odds in float64 as well.
 
         Raises:
             ValueError: If the logits are of other images or classes.
         """
         logits, is_open = open_logits(features, logits, label_space, given)
-        probs = logits.softmax(dim=1)
+        order, c = features.content_order(), len(label_space)
         # not the probabilities: at a logit scale of 100 those of many images round to 1
-        scores = log_odds(logits).masked_fill(~is_open[:, None], -torch.inf)
         if self.by == "row":
-            best = one_hot(probs.argmax(dim=1), probs.shape[1]).bool()
-            scores = scores.masked_fill(~best, -torch.inf)
-        candidates = top_k_mask(scores, self.images_per_class, features.content_order())
-        return with_given(features, probs, candidates, given)
+            scores, best = top_log_odds(logits)
+            scores = scores.masked_fill(~is_open, -torch.inf)
+            chosen = top_k_of_each(scores, best, self.images_per_class, order)
+            candidates = hard_candidates(torch.where(chosen, best, -1), c)
+        else:
+            odds = log_odds(logits).masked_fill_(~is_open[:, None], -torch.inf)
+            candidates = top_k_mask(odds, self.images_per_class, order)
+        return with_given(features, logits.softmax(dim=1), candidates, given)

@@ -6,13 +6,13 @@ Differs: reconstruction, see ``adapters/prototype_adapter.py``. One fixed settin
     64 images a class where the paper has 16.
 """
 
-from copy import deepcopy
 from dataclasses import dataclass, field
 
 from nameonly.adapters import Adapter
 from nameonly.adapters.prototype_adapter import PrototypeAdapter
 from nameonly.decisions import Decision
 from nameonly.decisions.argmax import Argmax
+from nameonly.learning import label_and_learn
 from nameonly.prompts import Prompts
 from nameonly.prompts.templates import Templates
 from nameonly.pseudo_labels import PseudoLabeller
@@ -40,7 +40,4 @@ class UpAdapter:
 
     def fit(self, task: Task) -> Adapted:
         """Return the fitted adapter and the pseudo-labels it was fitted on."""
-        labels = self.pseudo_labels.label(
-            task.features, task.start_logits(), task.label_space, task.given
-        )
-        return Adapted(deepcopy(self.adapters).fit(task.features, task.text, labels), labels)
+        return label_and_learn(task, self.pseudo_labels, self.adapters)

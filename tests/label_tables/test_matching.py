@@ -1,6 +1,6 @@
 import pytest
 
-from nameonly.evaluation.matching import find_labels, plain_path, shown_items
+from nameonly.label_tables.matching import find_labels, plain_path, shown_items
 
 
 def find(paths, truth, by="auto", ids=None):
@@ -54,13 +54,18 @@ def test_by_id_serves_duplicates():
     [
         (["1.jpg"], {"a/1.jpg": "x", "b/1.jpg": "y"}, "auto", "'1.jpg' could be .*use path"),
         (["a/1.jpg", "b/1.jpg"], {"1.jpg": "x"}, "auto", "'a/1.jpg' and 'b/1.jpg' both match"),
-        (["a/1.jpg", "b/1.jpg"], {"1": "x"}, "auto", "both match '1' of the truth; use path"),
+        (
+            ["a/1.jpg", "b/1.jpg"],
+            {"1": "x"},
+            "auto",
+            "both match '1' of the table of labels; use path",
+        ),
         (["1.jpg"], {"a/1.png": "x", "b/1.png": "y"}, "stem", "'1.jpg' could be .*use path"),
         (["1.jpg"], {"a\\1.jpg": "x", "a/1.jpg": "y"}, "path", "could be"),
         (["a\\1.jpg"], {"a\\1.jpg": "x", "a/1.jpg": "y"}, "path", "could be"),
         (["test/1.jpg"], {"train/1.jpg": "x"}, "auto", "no image is found .*'train/1.jpg'.*'stem'"),
-        (["1.jpg"], {"2.jpg": "x"}, "path", "no image is found in the truth by path; .*'1.jpg'"),
-        (["1.jpg"], {"1.jpg": "x"}, "id", "with ids 'id0', the truth has '1.jpg'"),
+        (["1.jpg"], {"2.jpg": "x"}, "path", "no image is found in the table .*by path; .*'1.jpg'"),
+        (["1.jpg"], {"1.jpg": "x"}, "id", "with ids 'id0', the table has '1.jpg'"),
     ],
 )
 def test_no_or_several_partners(paths, truth, by, message):

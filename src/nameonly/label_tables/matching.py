@@ -1,4 +1,4 @@
-"""Finds the row of a truth table that belongs to an image: by path, by stem or by id.
+"""Finds the row of a table of labels that belongs to an image: by path, by stem or by id.
 
 Two paths are the same if one ends in the other. Where their folders contradict each other they are
 not: ``test/1.jpg`` is another image than ``train/1.jpg``.
@@ -13,36 +13,36 @@ CHOICES_SHOWN = 10
 
 
 def find_labels(
-    paths: Sequence[str], ids: Sequence[str], truth: Mapping[str, str], by: str
+    paths: Sequence[str], ids: Sequence[str], table: Mapping[str, str], by: str
 ) -> tuple[list[str | None], str]:
-    """Return the label that the truth has for every image, or None, and what they were found by.
+    """Return the label that the table has for every image, or None, and what they were found by.
 
     Raises:
-        ValueError: If no image is found, or an image or a row of the truth has several partners.
+        ValueError: If no image is found, or an image or a row of the table has several partners.
     """
     steps = ("path", "stem", "id") if by == "auto" else (by,)
     for step in steps:
         if step == "id":
-            labels = [truth.get(image_id) for image_id in ids]
+            labels = [table.get(image_id) for image_id in ids]
         elif step == "path":
-            labels = _by_path(paths, truth)
-        elif by == "auto" and any("/" in plain_path(key) for key in truth):
+            labels = _by_path(paths, table)
+        elif by == "auto" and any("/" in plain_path(key) for key in table):
             continue  # 1.jpg of another folder is another image
         else:
-            labels = _by_stem(paths, truth)
+            labels = _by_stem(paths, table)
         if any(label is not None for label in labels):
             return labels, step
     raise ValueError(
-        f"no image is found in the truth by {' or '.join(steps)}; the images are "
-        f"{shown_items(paths)} with ids {shown_items(ids)}, the truth has {shown_items(truth)}; "
+        f"no image is found in the table of labels by {' or '.join(steps)}; the images are "
+        f"{shown_items(paths)} with ids {shown_items(ids)}, the table has {shown_items(table)}; "
         f"by='stem' compares names without folders and endings"
     )
 
 
-def _by_path(paths: Sequence[str], truth: Mapping[str, str]) -> list[str | None]:
+def _by_path(paths: Sequence[str], table: Mapping[str, str]) -> list[str | None]:
     names = [plain_path(path) for path in paths]
     keys: dict[str, set[str]] = {}
-    for key, label in truth.items():
+    for key, label in table.items():
         keys.setdefault(plain_path(key), set()).add(label)
     taken = set(names) & keys.keys()
     longer: dict[str, list[str]] = {}
@@ -59,14 +59,14 @@ def _by_path(paths: Sequence[str], truth: Mapping[str, str]) -> list[str | None]
     return _labels(paths, partners, keys)
 
 
-def _by_stem(paths: Sequence[str], truth: Mapping[str, str]) -> list[str | None]:
-    keys = {key: {label} for key, label in truth.items()}
+def _by_stem(paths: Sequence[str], table: Mapping[str, str]) -> list[str | None]:
+    keys = {key: {label} for key, label in table.items()}
     stems = [PurePosixPath(plain_path(path)).stem for path in paths]
     whole: dict[str, list[str]] = {stem: [] for stem in stems}
     cut: dict[str, list[str]] = {}
-    for key in truth:
+    for key in table:
         name = PurePosixPath(plain_path(key))
-        # "scan.v2" in the truth is rather the stem of scan.v2.jpg than a file that ends in ".v2".
+        # "scan.v2" in the table is rather the stem of scan.v2.jpg than a file that ends in ".v2".
         if name.name in whole:
             whole[name.name].append(key)
         else:
@@ -85,14 +85,14 @@ def _labels(
         choices = sorted({label for key in found for label in keys[key]})
         if len(choices) > 1:
             raise ValueError(
-                f"{path!r} could be {shown_items(found)} of the truth, which differ "
-                f"({', '.join(choices[:CHOICES_SHOWN])}); use path, with folders in the truth"
+                f"{path!r} could be {shown_items(found)} of the table of labels, which differ "
+                f"({', '.join(choices[:CHOICES_SHOWN])}); use path, with folders in the table"
             )
         for key in found:
             if owner.setdefault(key, path) != path:
                 raise ValueError(
-                    f"{owner[key]!r} and {path!r} both match {key!r} of the truth; "
-                    f"use path, with folders in the truth"
+                    f"{owner[key]!r} and {path!r} both match {key!r} of the table of labels; "
+                    f"use path, with folders in the table"
                 )
         labels.append(choices[0] if choices else None)
     return labels

@@ -1,4 +1,4 @@
-"""Ground truth: read from a table or from folder names, and matched with images."""
+"""A table of labels: read, or taken from folder names, and matched with images."""
 
 import csv
 import re
@@ -14,7 +14,7 @@ import pyarrow
 import pyarrow.parquet
 from jaxtyping import Int
 
-from nameonly.evaluation.matching import find_labels, plain_path, shown_items
+from nameonly.label_tables.matching import find_labels, plain_path, shown_items
 from nameonly.types import class_key
 
 LABEL_COLUMNS = ("label", "class", "truth", "target", "y")
@@ -25,30 +25,30 @@ ROW_NUMBER = -1
 
 
 @dataclass(frozen=True)
-class MatchedTruth:
-    """True classes of images.
+class MatchedLabels:
+    """Labels of images.
 
     Attributes:
-        y_true: Class index of every image, -1 = no truth (n).
+        labels: Class index of every image, -1 = the table has none (n).
         matched_by: What the images were found by: path, stem, id or folder.
-        read_as_positions: True when the truth held numbers that are no class names, so that they
+        read_as_positions: True when the table held numbers that are no class names, so that they
             were read as positions in the class names, counted from 0.
     """
 
-    y_true: Int[np.ndarray, " n"]
+    labels: Int[np.ndarray, " n"]
     matched_by: str
     read_as_positions: bool = False
 
     @property
-    def n_without_truth(self) -> int:
-        """How many images have no truth."""
-        return int((self.y_true < 0).sum())
+    def n_without_label(self) -> int:
+        """How many images have none."""
+        return int((self.labels < 0).sum())
 
 
-def read_truth(
+def read_labels(
     path: Path, *, label_column: str | None = None, key_column: str | None = None
 ) -> dict[str, str]:
-    """Return the true label of every key (a path, stem or id) in a CSV or parquet table.
+    """Return the label of every key (a path, stem or id) in a CSV or parquet table.
 
     Rows without a label are left out. A parquet table without a key column is taken for the one
     that the images came from: its rows are matched by number. Without named columns, the label
@@ -60,16 +60,14 @@ def read_truth(
             hold the label, or gives a key two different labels.
     """
     if not path.is_file():
-        raise ValueError(
-            f"there is no file {path}; give a CSV or parquet table with the true labels"
-        )
+        raise ValueError(f"there is no file {path}; give a CSV or parquet table of labels")
     if path.suffix.lower() == ".parquet":
         columns, rows = _open_parquet(path)
     else:
         columns, rows = _open_csv(path)
     label = _column(path, columns, "label", label_column, LABEL_COLUMNS)
     key = _key_column(path, columns, key_column)
-    truth: dict[str, str] = {}
+    table: dict[str, str] = {}
     for where, row_key, row_label in rows(key, label):
         if not row_label:
             continue
@@ -77,13 +75,13 @@ def read_truth(
             raise ValueError(
                 f"{path}, {where}: the {columns[key]!r} of label {row_label!r} is empty"
             )
-        if truth.setdefault(row_key, row_label) != row_label:
+        if table.setdefault(row_key, row_label) != row_label:
             raise ValueError(
-                f"{path}, {where}: {row_key!r} is {row_label!r} here and {truth[row_key]!r} before"
+                f"{path}, {where}: {row_key!r} is {row_label!r} here and {table[row_key]!r} before"
             )
-    if not truth:
-        raise ValueError(f"{path} holds no true label in its column {columns[label]!r}")
-    return truth
+    if not table:
+        raise ValueError(f"{path} holds no label in its column {columns[label]!r}")
+    return table
 
 
 Rows = Callable[[int, int], Iterator[tuple[str, str, str]]]
@@ -173,39 +171,39 @@ def _column(
     return found[0]
 
 
-def match_truth(
+def match_labels(
     paths: Sequence[str],
     ids: Sequence[str],
-    truth: Mapping[str, str] | None,
+    table: Mapping[str, str] | None,
     class_names: Sequence[str],
     by: By = "auto",
-) -> MatchedTruth:
-    """Return the true class of every image.
+) -> MatchedLabels:
+    """Return the class of every image.
 
-    ``auto`` looks for the same path, then for stems where the truth names no folders, then for the
+    ``auto`` looks for the same path, then for stems where the table names no folders, then for the
     id, and takes the first of them that finds any image. Two paths are the same if one ends in the
-    other (``photos/a/1.jpg`` and ``a/1.jpg``). ``folder`` needs no ``truth``: the name of an
+    other (``photos/a/1.jpg`` and ``a/1.jpg``). ``folder`` needs no ``table``: the name of an
     image's parent folder is its class. Class names are compared without case and spacing.
 
     Raises:
-        ValueError: If no image is found, an image or a row of the truth has several partners, or
-            the truth holds labels that are no class names.
+        ValueError: If no image is found, an image or a row of the table has several partners, or
+            the table holds labels that are no class names.
     """
     if by not in get_args(By):
         raise ValueError(f"by is one of {', '.join(get_args(By))}, got {by!r}")
     if by == "folder":
-        if truth is not None:
-            raise ValueError("by='folder' takes the truth from folder names; leave the table out")
+        if table is not None:
+            raise ValueError("by='folder' takes labels from folder names; leave the table out")
         labels: list[str | None] = [PurePosixPath(plain_path(p)).parent.name or None for p in paths]
         matched_by = "folder"
         if not any(labels):
             raise ValueError(f"no image lies in a folder that could name its class: {paths[:3]}")
-    elif truth is None:
-        raise ValueError(f"by={by!r} needs a table with the true labels; by='folder' needs none")
+    elif table is None:
+        raise ValueError(f"by={by!r} needs a table of labels; by='folder' needs none")
     else:
-        labels, matched_by = find_labels(paths, ids, truth, by)
-    y_true, read_as_positions = _indices(labels, class_names)
-    return MatchedTruth(y_true, matched_by, read_as_positions)
+        labels, matched_by = find_labels(paths, ids, table, by)
+    found, read_as_positions = _indices(labels, class_names)
+    return MatchedLabels(found, matched_by, read_as_positions)
 
 
 def _indices(
@@ -221,7 +219,7 @@ def _indices(
         listed = ", ".join(f"{t!r} ({n} images)" for t, n in Counter(unknown).most_common(SHOWN))
         more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
         raise ValueError(
-            f"the truth has labels that are no class names: {listed}{more}; class names are "
+            f"there are labels that are no class names: {listed}{more}; class names are "
             f"{shown_items(class_names, SHOWN)} (or their positions, 0 to {len(class_names) - 1})"
         )
     index = {label: int(label) if positions else columns[_key(label)] for label in counts}

@@ -1,0 +1,196 @@
+"""Labellers and adapters on many features, against the matrix products that they cannot avoid.
+
+uv run python benchmarks/speed_methods.py [--size small|large] [--only NAME ...]
+
+small: 100,000 x 512 random unit features, 100 classes; large: 1,281,167 x 512, 1,000 classes. Every
+method runs in a process of its own, which also tells its peak of resident memory. The products are
+those of the very same run: features by text weights for all, and for Tip-Adapter features by its
+cache as well. A method's seconds include them.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from results import write
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from nameonly import methods
+from nameonly.ops.neighbours import nearest_neighbours
+from nameonly.types import Features, LabelSpace, PseudoLabels, TextClassifier
+
+SIZES = {"small": (100_000, 100), "large": (1_281_167, 1_000)}
+WIDTH = 512
+LABELLERS = {
+    "pseudo_labels.top_k_per_class": {},
+    "pseudo_labels.threshold": {},
+    "pseudo_labels.deferred_acceptance": {},
+    "pseudo_labels.candidate_sets": {},
+    "pseudo_labels.optimal_transport": {},
+    "pseudo_labels.label_propagation": {},
+}
+ADAPTERS = {
+    "adapters.prototype_adapter": {},
+    "adapters.tip_adapter": {},
+    "adapters.k_nearest": {},
+    "adapters.gaussian": {},
+    "adapters.transclip": {},
+    "adapters.em_dirichlet": {},
+    "adapters.linear_head": {"epochs": 1},
+}
+# a graph's methods are shown at n, 2n and 4n, the graph apart
+GRAPHS = ("pseudo_labels.label_propagation", "adapters.transclip")
+
+
+def data(n: int, c: int) -> tuple[Features, TextClassifier, LabelSpace]:
+    """Return random unit features and text weights."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.empty(n, WIDTH)
+    for start in range(0, n, 65_536):
+        rows = torch.randn(min(65_536, n - start), WIDTH, generator=generator)
+        values[start : start + len(rows)] = normalize(rows, dim=1)
+    weights = normalize(torch.randn(c, WIDTH, generator=generator), dim=1)
+    names = tuple(f"class {j}" for j in range(c))
+    features = Features(values, tuple(map(str, range(n))), "random")
+    return features, TextClassifier(weights, 100.0, names), LabelSpace(names)
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds of some work and what it gave."""
+    begun = time.perf_counter()
+    result = work()
+    return time.perf_counter() - begun, result
+
+
+def rows_by(values: Tensor, keys: Tensor) -> None:
+    """Multiply in blocks, as a bare program that keeps nothing would."""
+    for block in torch.split(values, 16_384):
+        torch.matmul(block, keys.T)
+
+
+def run(name: str, n: int, c: int) -> dict[str, float]:
+    """Time one method here; return seconds and megabytes."""
+    torch.set_num_threads(2)
+    features, text, space = data(n, c)
+    rows_by(features.values[:1000], text.weights)
+    products = timed(lambda: rows_by(features.values, text.weights))[0]
+    found: dict[str, float] = {}
+    stage, method = name.split(".")
+    made = methods.create(stage, method, **{**LABELLERS, **ADAPTERS}[name])
+    if name in GRAPHS:
+        found["graph"] = timed(
+            lambda: nearest_neighbours(features.values, features.values, made.k, exclude_self=True)
+        )[0]
+    if stage == "pseudo_labels":
+
+        def work() -> PseudoLabels:
+            labels: PseudoLabels = made.label(features, text.predict_logits(features), space)
+            return labels
+
+        found["method"] = timed(work)[0]
+    else:
+        labels = few_labels(features, text, space)
+        if method == "tip_adapter":
+            chosen = features.values[labels.selected]
+            products += timed(lambda: rows_by(features.values, chosen))[0]
+        seconds, fitted = timed(lambda: made.fit(features, text, labels))
+        found["fit"] = seconds
+        found["predict"] = timed(lambda: fitted.predict_logits(features))[0]
+        found["method"] = found["fit"] + found["predict"]
+    found["products"] = products
+    found["MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return found
+
+
+def few_labels(features: Features, text: TextClassifier, space: LabelSpace) -> PseudoLabels:
+    """Return sixteen labels a class, as the recipes have them."""
+    labeller = methods.create("pseudo_labels", "top_k_per_class")
+    labels: PseudoLabels = labeller.label(features, text.predict_logits(features), space)
+    return labels
+
+
+def in_its_own_process(name: str, n: int, c: int) -> dict[str, float]:
+    """Run one method in a new process."""
+    command = [sys.executable, __file__, "--child", name, str(n), str(c)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{name} failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        return {}
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(name, n, c, {k: round(v, 1) for k, v in found.items()}, file=sys.stderr, flush=True)
+    return found
+
+
+def main() -> None:
+    """Measure and write the page."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--size", choices=tuple(SIZES), default="small")
+    parser.add_argument("--only", nargs="+", default=[*LABELLERS, *ADAPTERS])
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        name, n, c = arguments.child
+        print(json.dumps(run(name, int(n), int(c))))
+        return
+    n, c = SIZES[arguments.size]
+    lines = [
+        f"{n:,} x {WIDTH} random unit features, {c:,} classes, two threads, one process a method. "
+        "Seconds hold the products; the ratio is to the products alone. Peak memory is that of the "
+        f"whole process: the features take {n * WIDTH * 4 / 2**20:,.0f} MB, one n x c array of "
+        f"float32 {n * c * 4 / 2**20:,.0f} MB.",
+        "",
+        "| method | seconds | products alone, s | ratio | graph, s | peak, MB |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    figures: dict[str, float] = {}
+    for name in arguments.only:
+        found = in_its_own_process(name, n, c)
+        if not found:
+            lines.append(f"| `{name}` | failed | | | | |")
+            continue
+        ratio = found["method"] / found["products"]
+        graph = f"{found['graph']:.1f}" if "graph" in found else "-"
+        lines.append(
+            f"| `{name}` | {found['method']:.2f} | {found['products']:.2f} | {ratio:.1f} | {graph} "
+            f"| {found['MB']:,.0f} |"
+        )
+        figures |= {f"{name}: {key}": value for key, value in found.items()}
+        figures[f"{name}: ratio"] = ratio
+    if arguments.size == "small":
+        lines += growth(c, figures)
+    write(f"speed_methods_{arguments.size}", figures, lines)
+
+
+def growth(c: int, figures: dict[str, float]) -> list[str]:
+    """Return the part about graphs at n, 2n and 4n."""
+    lines = [
+        "",
+        "What a graph's method takes beside the graph, at n, 2n and 4n:",
+        "",
+        "| method | n | graph, s | the rest, s | graph by n squared, s | the rest by n, us |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in GRAPHS:
+        for n in (25_000, 50_000, 100_000):
+            found = in_its_own_process(name, n, c)
+            if not found:
+                continue
+            rest = found.get("fit", found["method"]) - found["graph"]
+            squared = found["graph"] * (100_000 / n) ** 2
+            lines.append(
+                f"| `{name}` | {n:,} | {found['graph']:.1f} | {rest:.1f} | {squared:.1f} | "
+                f"{1e6 * rest / n:.0f} |"
+            )
+            figures |= {f"{name}, {n}: graph": found["graph"], f"{name}, {n}: rest": rest}
+    return lines
+
+
+if __name__ == "__main__":
+    main()

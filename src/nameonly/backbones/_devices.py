@@ -1,0 +1,88 @@
+"""Devices, dtypes and batches: what all backbones that run a network share."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from nameonly.backbones import Backbone
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device asked for, or the best there is for ``"auto"``.
+
+    Raises:
+        ValueError: If the device does not exist here.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); "
+            "try --device cpu, or leave it out"
+        ) from error
+    return chosen
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Return the dtype asked for; ``"auto"``: bfloat16 where the processor has it, else float32."""
+    if dtype != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
+            dtype
+        ]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    native = any(capabilities.get(k) for k in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))
+    return torch.bfloat16 if device.type == "cpu" and native else torch.float32
+
+
+@contextmanager
+def lack_of_memory_told(n: int, device: torch.device) -> Iterator[None]:
+    """Say what to do where n images are more than the device's memory holds.
+
+    Raises:
+        ValueError: If the memory runs out inside.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"{n} images at once do not fit the memory of {device}; lower --batch-size"
+        ) from error
+
+
+def unit_rows(values: Float[Tensor, "n d"], model: str, dtype: torch.dtype) -> Float[Tensor, "n d"]:
+    """Return unit rows in float32 on the CPU.
+
+    Raises:
+        FloatingPointError: If a value is not finite.
+    """
+    rows: Tensor = normalize(values.float(), dim=1).cpu()
+    if not torch.isfinite(rows).all():
+        raise FloatingPointError(
+            f"backbone {model!r} gave values that are not finite in {dtype}; try --dtype float32"
+        )
+    return rows
+
+
+def encode_in_batches(images: Sequence[Image.Image], backbone: Backbone) -> Float[Tensor, "n d"]:
+    """Preprocess and encode RGB images, ``batch_size`` at a time."""
+    if not images:
+        return torch.zeros(0, backbone.dim)
+    size = backbone.batch_size
+    rows = [
+        backbone.encode_pixels(torch.stack([backbone.preprocess(i) for i in images[k : k + size]]))
+        for k in range(0, len(images), size)
+    ]
+    return torch.cat(rows)

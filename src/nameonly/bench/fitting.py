@@ -1,0 +1,121 @@
+"""One fit and the answers it gives. Nothing in this file, or called from it, has seen a label."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nameonly.backbones import Backbone
+from nameonly.bench.memory import PeakMemory
+from nameonly.encoding import Progress, encode_image_set
+from nameonly.learning import scores
+from nameonly.recipes import Recipe
+from nameonly.task import Task
+from nameonly.types import Features, ImageSet, PseudoLabels
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Images to score.
+
+    Attributes:
+        features: One row per image.
+        images: The images, for a method that encodes them anew.
+        columns: Classes that an answer may name.
+    """
+
+    features: Features
+    images: ImageSet
+    columns: Int[Tensor, " k"]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a fitted method says; labels are columns of the task's label space, -1 = none.
+
+    Attributes:
+        labels: Of the queries.
+        zero_shot: Of the queries, by the class texts alone.
+        pool_labels: Of the images it was fitted on.
+        pool_zero_shot: Of these, by the class texts alone.
+        pseudo_labels: What it learnt from, None where from none.
+        seconds: Of the fit.
+        memory: Of the fit.
+        peak_memory: Megabytes.
+    """
+
+    labels: Int[Tensor, " m"]
+    zero_shot: Int[Tensor, " m"]
+    pool_labels: Int[Tensor, " n"]
+    pool_zero_shot: Int[Tensor, " n"]
+    pseudo_labels: PseudoLabels | None
+    seconds: float
+    memory: PeakMemory
+    peak_memory: float | None
+
+
+def answer(recipe: Recipe, task: Task, queries: Queries | None) -> Answers:
+    """Fit a recipe and label the queries.
+
+    Args:
+        recipe: It stays as it is.
+        task: What it may learn from.
+        queries: What is labelled besides; None for the task's own images alone.
+
+    Raises:
+        ValueError: If the recipe refuses the task, or gives scores that are not finite.
+    """
+    memory = PeakMemory()
+    begun = time.perf_counter()
+    adapted = recipe.fit(task)
+    seconds = time.perf_counter() - begun
+    peak = memory.peak()
+    pool_logits = _finite(scores(task, adapted))
+    decision = recipe.decisions.fit(pool_logits, task.features)
+    pool_labels = decision.decide(pool_logits, task.features)
+    pool_zero_shot = task.text.predict_logits(task.features).argmax(dim=1)
+    labels, zero_shot = pool_labels, pool_zero_shot
+    if queries is not None:
+        features, columns = queries.features, queries.columns
+        zero_shot = columns[task.text.predict_logits(features)[:, columns].argmax(dim=1)]
+        if adapted.backbone is not None:
+            with TemporaryDirectory() as folder:
+                values = encode_rows(queries.images, adapted.backbone, Path(folder))
+            features = Features(values, features.ids, adapted.backbone.name)
+        logits = _finite(adapted.scorer.predict_logits(features))[:, columns]
+        decision = recipe.decisions.fit(pool_logits[:, columns], task.features)
+        found = decision.decide(logits, features)
+        labels = torch.where(found >= 0, columns[found], found)
+    pseudo_labels = adapted.pseudo_labels
+    return Answers(
+        labels, zero_shot, pool_labels, pool_zero_shot, pseudo_labels, seconds, memory, peak
+    )
+
+
+def encode_rows(
+    images: ImageSet, backbone: Backbone, cache: Path, on_progress: Progress | None = None
+) -> Float[Tensor, "n d"]:
+    """Return the features of every image, in the images' own order.
+
+    Raises:
+        ValueError: If an image cannot be decoded.
+    """
+    encoded = encode_image_set(images, backbone, cache, on_progress)
+    if encoded.quarantined:
+        bad = encoded.quarantined
+        raise ValueError(
+            f"{len(bad)} images cannot be decoded, {bad[0].source} first ({bad[0].reason}); "
+            "unpack the data set again"
+        )
+    rows = {image_id: row for row, image_id in enumerate(encoded.features.ids)}
+    return encoded.features.values[[rows[image_id] for image_id in images.ids]]
+
+
+def _finite(logits: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+    if not torch.isfinite(logits).all():
+        raise ValueError("the method gave scores that are not finite")
+    return logits

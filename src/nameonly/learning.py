@@ -1,0 +1,127 @@
+"""Fits whatever learns from pseudo-labels: an adapter on features, or prompts in a backbone."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from jaxtyping import Float
+from torch import Tensor
+
+from nameonly.adapters import Adapter
+from nameonly.backbones import Backbone
+from nameonly.encoding import encode_image_set, encode_views
+from nameonly.prompt_learning import PromptLearner
+from nameonly.pseudo_labels import PseudoLabeller
+from nameonly.task import Adapted, Task
+from nameonly.types import Features, ImageSet, PseudoLabels
+
+Learner = Adapter | PromptLearner
+
+
+def learn(task: Task, learner: Learner, labels: PseudoLabels, part: str = "prompt") -> Adapted:
+    """Fit a copy of a learner and score the task's own images where they need it.
+
+    Args:
+        task: What to learn from.
+        learner: An adapter or a prompt learner; it stays as it is.
+        labels: One row per image of the task.
+        part: Name of this training among the task's checkpoints.
+
+    Raises:
+        ValueError: If prompts are to be learned and there is no backbone or there are no images.
+    """
+    fresh, task = deepcopy(learner), with_views(task, learner)
+    if isinstance(fresh, Adapter):
+        scorer = fresh.fit(task.features, task.text, labels)
+        return Adapted(scorer, labels, getattr(scorer, "logits_", None))
+    backbone, images = _backbone(task), task.images
+    checkpoint = task.checkpoints and task.checkpoints / f"{part}.safetensors"
+    hear = _progress(task, fresh)
+    if fresh.reads == "features":
+        fresh.fit(task.features, task.text, labels, backbone, checkpoint=checkpoint, on_epoch=hear)
+        return Adapted(fresh.text_, labels)
+    if images is None:
+        raise ValueError(
+            "learned tokens in the image tower need the images themselves, not their features; "
+            "choose prompt_learning=text_context or a recipe with adapters"
+        )
+    fresh.fit(images, task.text, labels, backbone, checkpoint=checkpoint, on_epoch=hear)
+    features = Features(_encode(images, fresh.backbone_), images.ids, fresh.backbone_.name)
+    return Adapted(fresh.text_, labels, fresh.text_.predict_logits(features), fresh.backbone_)
+
+
+def with_views(task: Task, learner: Learner) -> Task:
+    """Return the task with as many augmented views of its images as the learner trains on.
+
+    Raises:
+        ValueError: If there are no images to make views of.
+    """
+    n_views = getattr(learner, "views", 0)
+    if not n_views or task.features.views is not None:
+        return task
+    if task.images is None or task.backbone is None:
+        stage = "adapters" if isinstance(learner, Adapter) else "prompt_learning"
+        raise ValueError(
+            f"{type(learner).__name__} trains on {n_views} augmented views of every image, and own "
+            f"features come without images; train on the features themselves: {stage}.views=0"
+        )
+    views = encode_views(
+        task.images,
+        task.backbone,
+        n_views,
+        task.cache,
+        kind=getattr(learner, "view_kind", "weak"),
+        seed=getattr(learner, "seed", 0),
+        on_progress=task.on_progress,
+    )
+    return replace(task, features=replace(task.features, views=views))
+
+
+def label_and_learn(task: Task, labeller: PseudoLabeller, learner: Learner) -> Adapted:
+    """Label once with the task's first scores, and learn from that.
+
+    Raises:
+        ValueError: See ``learn``.
+    """
+    labels = labeller.label(task.features, task.start_logits(), task.label_space, task.given)
+    return learn(task, learner, labels)
+
+
+def scores(task: Task, adapted: Adapted) -> Float[Tensor, "n c"]:
+    """Return the logits of the task's own images."""
+    if adapted.logits is not None:
+        return adapted.logits
+    return adapted.scorer.predict_logits(task.features)
+
+
+def _backbone(task: Task) -> Backbone:
+    if task.backbone is None:
+        raise ValueError(
+            "learned prompts need a backbone to train through, and own features come without one; "
+            "choose a recipe with adapters, such as up_adapter"
+        )
+    return task.backbone
+
+
+def _progress(task: Task, learner: PromptLearner) -> Callable[[int, float], None] | None:
+    hear, done = task.on_progress, 0
+    if hear is None:
+        return None
+    schedule = getattr(learner, "schedule", None)
+    total = getattr(schedule, "epochs", 1) * getattr(learner, "n_prompts", 1)
+
+    def on_epoch(_epoch: int, _loss: float) -> None:
+        nonlocal done
+        done += 1
+        hear(done, total)
+
+    return on_epoch
+
+
+def _encode(images: ImageSet, backbone: Backbone) -> Float[Tensor, "n d"]:
+    with TemporaryDirectory() as folder:
+        encoded = encode_image_set(images, backbone, Path(folder)).features
+    rows = {image_id: i for i, image_id in enumerate(encoded.ids)}
+    return encoded.values[[rows[i] for i in images.ids]]

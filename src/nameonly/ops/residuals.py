@@ -1,0 +1,54 @@
+"""A second branch beside the text logits, on one scale whatever the backbone's logit scale is."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nameonly.ops.prototypes import spread
+from nameonly.types import TextClassifier
+
+ROWS_PER_BLOCK = 512
+LEAST_SHARE = 1e-6
+
+Score = Callable[[Float[Tensor, "b d"]], Float[Tensor, "b c"]]
+
+
+def spread_over(score: Score, values: Float[Tensor, "n d"]) -> tuple[float, float]:
+    """Return the spread of the images' scores and their largest absolute value."""
+    squares, largest = 0.0, 0.0
+    for block in torch.split(values, ROWS_PER_BLOCK):
+        scores = score(block).double()
+        squares += spread(scores).item() ** 2 * len(block)
+        largest = max(largest, scores.abs().max().item())
+    return math.sqrt(squares / len(values)), largest
+
+
+def residual_scale(text: TextClassifier, residual: Score, values: Float[Tensor, "n d"]) -> float:
+    """Return the factor that gives a branch's scores the spread of the text logits.
+
+    Both are taken over the images in blocks, so that no n x c scores are held. The factor is zero
+    where the branch says the same of all classes: what differs then is rounding.
+
+    Args:
+        text: The zero-shot classifier.
+        residual: The branch's scores of feature rows.
+        values: Unit features of the images.
+    """
+    text_spread, _ = spread_over(lambda block: text.logit_scale * block @ text.weights.T, values)
+    residual_spread, largest = spread_over(residual, values)
+    silent = residual_spread <= LEAST_SHARE * largest
+    return 0.0 if silent else text_spread / residual_spread
+
+
+def join(
+    text_logits: Float[Tensor, "n c"], residual: Float[Tensor, "n c"], weight: float
+) -> Float[Tensor, "n c"]:
+    """Return the weighted mean of two branches of one spread; the text logits weigh one.
+
+    The sum would rank the same, but the mean keeps the spread of the text logits and with it their
+    confidence.
+    """
+    return (text_logits + weight * residual) / (1 + weight)
