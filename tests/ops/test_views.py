@@ -46,11 +46,6 @@ def test_the_kind_chooses_the_function(kind, function):
     assert a.mode == "RGB" and np.array_equal(pixels(a), pixels(b))
 
 
-def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="'weak' or 'strong', got 'odd'"):
-        make_view(picture(), "odd", np.random.default_rng(0))
-
-
 def test_crops_lie_inside_and_cover_the_papers_range():
     generator = np.random.default_rng(0)
     boxes = np.array([views._crop_box(400, 300, generator) for _ in range(2000)])

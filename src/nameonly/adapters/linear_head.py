@@ -18,7 +18,7 @@ Differs: in feature space; visual prompts and norm layers, which the paper tunes
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -58,6 +58,8 @@ class LinearHead:
         learning_rate: Of AdamW (weight decay 0.01), in both stages.
         smoothing: Share of every label that goes to all classes, in both stages.
         batch_size: Images per step.
+        views: How many strong views of every image to encode and train on; 0 trains on the
+            features of the images as they are.
         seed: Of the noise and the order of images.
     """
 
@@ -67,15 +69,17 @@ class LinearHead:
     learning_rate: float = 5e-4
     smoothing: float = 0.1
     batch_size: int = 50
+    views: int = 0
     seed: int = 0
     transductive: ClassVar[bool] = False
+    view_kind: ClassVar[Literal["weak", "strong"]] = "strong"
 
     text_: TextClassifier = field(init=False, repr=False, compare=False)
     weights_: Float[Tensor, "c d"] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         least = {"text_steps": 0, "noise": 0, "epochs": 0, "learning_rate": 0, "smoothing": 0}
-        for name, low in (least | {"batch_size": 1}).items():
+        for name, low in (least | {"batch_size": 1, "views": 0}).items():
             if not low <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
         if self.smoothing >= 1:

@@ -3,7 +3,9 @@
 Paper: Mirza et al. LaFTer: Label-Free Tuning of Zero-shot Classifier using Language and Unlabeled
     Image Collections. NeurIPS 2023, arXiv 2305.18287.
 Code: https://github.com/jmiemirza/LaFTer
-Differs: in feature space, see ``adapters/linear_head.py``: the image tower stays as it is.
+Differs: in feature space, see ``adapters/linear_head.py``: the image tower stays as it is. The head
+    learns from the images as they are; the paper's strong views are ``adapters.views=2`` (on the
+    digits, which no flip leaves a digit, they lose).
 """
 
 from dataclasses import dataclass, field
