@@ -291,8 +291,21 @@ class PseudoLabels:
         """
         kept = self.probs * self.candidates
         total = kept.sum(dim=1, keepdim=True)
-        even = self.candidates / self.candidates.sum(dim=1, keepdim=True).clamp(min=1)
-        return torch.where(total > 0, kept / total.clamp(min=1e-30), even.to(kept.dtype))
+        kept.div_(total.clamp(min=1e-30))
+        even = (total[:, 0] <= 0) & self.selected
+        allowed = self.candidates[even]
+        kept[even] = (allowed / allowed.sum(dim=1, keepdim=True)).to(kept.dtype)
+        return kept
+
+    def subset(self, rows: Int[Tensor, " m"]) -> "PseudoLabels":
+        """Return the chosen rows, in the given order."""
+        return PseudoLabels(
+            tuple(self.ids[i] for i in rows.tolist()),
+            self.probs[rows],
+            self.candidates[rows],
+            self.confidence[rows],
+            None if self.places is None else self.places[rows],
+        )
 
     def check_fits(self, inputs: Features | ImageSet) -> None:
         """Refuse to be learnt from with other images, or with none selected.

@@ -117,15 +117,28 @@ def test_no_logit_scale_changes_the_answer(toy, scale):
     torch.testing.assert_close(a.probs, b.probs)
 
 
-def test_blocks_of_classes_change_nothing(toy, monkeypatch):
-    features, text, label_space, _ = toy
-    logits, given = text.predict_logits(features), torch.full((60,), -1)
-    given[:8] = torch.arange(8) % 4
-    whole = LabelPropagation().label(features, logits, label_space, given)
-    monkeypatch.setattr(label_propagation, "COLUMN_BYTES", 4 * 60 * 3)
+def test_blocks_of_classes_change_nothing(monkeypatch):
+    g = torch.Generator().manual_seed(0)
+    features, logits = features_of(torch.randn(30, 6, generator=g)), torch.rand(30, 8, generator=g)
+    given = torch.full((30,), -1)
+    given[:8] = torch.arange(8)
+    whole = LabelPropagation().label(features, logits, space(8), given)
+    monkeypatch.setattr(label_propagation, "COLUMN_BYTES", 4 * 30 * 5)
     torch.testing.assert_close(
-        LabelPropagation().label(features, logits, label_space, given).probs, whole.probs
+        LabelPropagation().label(features, logits, space(8), given).probs, whole.probs
     )
+
+
+def test_among_equal_images_ids_decide_who_is_joined_to_a_given_label():
+    features, logits = features_of(torch.ones(20, 3)), torch.ones(20, 2)
+    given = torch.full((20,), -1)
+    given[7] = 1
+    perm = torch.randperm(20, generator=torch.Generator().manual_seed(3))
+    method = LabelPropagation(k=2)
+    a = method.label(features, logits, space(2), given)
+    b = method.label(features.subset(perm), logits, space(2), given[perm])
+    torch.testing.assert_close(a.probs[perm], b.probs)
+    assert len(a.probs[:, 1].unique()) > 2
 
 
 def test_a_given_label_spreads_along_the_chain():
@@ -174,6 +187,7 @@ def test_all_labels_given_need_no_text():
     got = LabelPropagation().label(features, -torch.ones(4, 2), space(2), given)
     assert torch.equal(got.labels, given)
     assert torch.equal(got.candidates, one_hot(given, 2).bool())
+    assert (got.confidence == 1).all()
 
 
 def test_what_cannot_be_propagated_is_refused(toy):

@@ -84,7 +84,7 @@ class KNearest:
         weights = pseudo_labels.confidence[chosen, None]
         self.text_ = text
         self.keys_ = features.values[chosen]
-        self.values_ = (pseudo_labels.targets[chosen] * weights).to(features.values.dtype)
+        self.values_ = (pseudo_labels.subset(chosen).targets * weights).to(features.values.dtype)
         return self
 
     def predict_logits(self, features: Features) -> Float[Tensor, "n c"]:

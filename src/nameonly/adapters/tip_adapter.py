@@ -106,7 +106,10 @@ class TipAdapter:
         pseudo_labels.check_fits(features)
         order = features.content_order()
         rows = order[pseudo_labels.selected.cpu()[order]]
-        keys, labels = features.values[rows], pseudo_labels.targets[rows].to(features.values.dtype)
+        keys, labels = (
+            features.values[rows],
+            pseudo_labels.subset(rows).targets.to(features.values.dtype),
+        )
         cached = labels / labels.sum(dim=0).clamp(min=torch.finfo(labels.dtype).tiny)
         votes = cached.to_sparse()
 

@@ -146,7 +146,7 @@ class TransClip:
         order = features.content_order().to(values.device)
         graph = self._graph(values, order)
         chosen = order[pseudo_labels.selected[order]]
-        means = class_prototypes(values[chosen], pseudo_labels.targets[chosen], text.weights)
+        means = class_prototypes(values[chosen], pseudo_labels.subset(chosen).targets, text.weights)
         certain = (pseudo_labels.confidence >= 1.0) & pseudo_labels.selected
         kept = torch.where(certain, pseudo_labels.labels, -1)
 

@@ -107,8 +107,8 @@ class TextContext:
         pseudo_labels.check_fits(inputs)
         order = inputs.content_order()
         chosen = order[pseudo_labels.selected.cpu()[order]]
-        soft = pseudo_labels.targets if self.targets == "soft" else pseudo_labels.candidates.float()
-        targets, selected = soft[chosen], inputs.subset(chosen)
+        labels, selected = pseudo_labels.subset(chosen), inputs.subset(chosen)
+        targets = labels.targets if self.targets == "soft" else labels.candidates.float()
         start = [self._start(text, backbone, i) for i in range(self.n_prompts)]
         encode = backbone.text_prompter(text.class_names, start[0].shape[-2])
         weights = []
