@@ -235,7 +235,7 @@ def test_digits():
 
 needs_tables = pytest.mark.skipif(
     not (USER_FOLDER / "cifar10_train.parquet").is_file(),
-    reason="needs shared/data/cifar10_train.parquet and _test.parquet beside the repository",
+    reason="the CIFAR-10 table is not beside the repository",
 )
 
 
