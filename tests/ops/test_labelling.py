@@ -18,6 +18,7 @@ def test_confidence_is_that_of_the_label_and_not_of_a_class_that_was_not_chosen(
     )
     got = with_given(FEATURES, PROBS, candidates)
     torch.testing.assert_close(got.confidence, torch.tensor([0.2, 0.7, 0.7, BELOW_CERTAIN]))
+    assert (got.confidence < 1).all(), "only what is given is certain"
 
 
 def test_given_labels_replace_candidates_and_are_certain():

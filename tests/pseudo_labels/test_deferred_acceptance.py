@@ -66,6 +66,13 @@ def test_classes_rank_images_where_probabilities_round_to_one():
     assert label((0, 1), logits=logits, space=space).labels.tolist() == [-1, 1, -1, -1]
 
 
+def test_ties_between_images_follow_their_features_and_not_rows():
+    same, order = torch.zeros(4, 3), torch.tensor([2, 0, 3, 1])
+    a = label(1, logits=same)
+    b = DeferredAcceptance(1).label(FEATURES.subset(order), same, SPACE)
+    assert torch.equal(a.candidates[order], b.candidates)
+
+
 def test_ties_between_classes_follow_names_and_not_columns():
     same = torch.zeros(4, 3)
     a = label(1, logits=same).candidates

@@ -145,8 +145,9 @@ def test_a_share_that_rounds_to_nothing_still_grows():
 
 
 def test_where_the_plan_cannot_decide_the_logits_do():
-    plan = torch.tensor([[0.25 + 1e-12, 0.25, 0.25, 0.25], [0.4, 0.3, 0.2, 0.1]])
-    logits = torch.tensor([[1.0, 2.0, 4.0, 3.0], [1.0, 2.0, 4.0, 3.0]])
+    plan = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.4, 0.3, 0.2, 0.1]]).double()
+    plan[0, 0] += 1e-12
+    logits = torch.tensor([[1.0, 2.0, 4.0, 3.0], [1.0, 2.0, 4.0, 3.0]]).double()
     assert largest(plan, logits).tolist() == [2, 0]
     same = torch.tensor([[0.0, 2.0, 1.0]]).expand(6, 3).contiguous()
     features = Features(torch.ones(6, 2), tuple("abcdef"), "toy")
@@ -177,6 +178,8 @@ def test_a_threshold_leaves_out_images_that_the_plan_divides():
     assert every.selected.all() and 0 < sure.selected.sum() < 12
     assert torch.equal(sure.selected, every.probs.max(dim=1).values >= 0.9)
     assert torch.equal(sure.labels[sure.selected], every.labels[sure.selected])
+    one = OptimalTransport(threshold=1.0).label(features, logits[:, :1], LabelSpace(("a",)))
+    assert one.selected.all(), "a probability of exactly the threshold passes"
 
 
 def test_images_in_several_blocks_and_any_order_have_the_same_plan():

@@ -55,30 +55,24 @@ def deferred_acceptance(
     order: Int[Tensor, " n"] | None = None,
     class_order: Int[Tensor, " c"] | None = None,
 ) -> Int[Tensor, " n"]:
-    """Return the class of every image in the stable matching that is best for the images.
+    """Return every image's class, -1 for none, in the stable matching best for the images.
 
-    Every image applies to its classes in descending score; a class with a place left accepts, a
-    full one keeps the better images, and who is refused applies to its next class (Gale and
-    Shapley 1962). In the end no image and class would both rather have each other. Who applies
-    first does not matter, and a full class only grows choosier, so an image goes straight to the
-    best class that would take it now: nothing is sorted and no list of preferences is held.
+    Every image applies to its classes in descending score; a full class keeps the better images
+    and the refused one applies on (Gale and Shapley 1962): no image and class would both rather
+    have each other. A full class only grows choosier, so an image goes straight to the best class
+    that would take it now; nothing is sorted and no list of preferences held.
 
-    Memory beyond the scores: O(n + c) and a block of rows. Time: O(c) for each application, of
-    which there are one to a few per image unless images come in the order that the classes rank
-    them in, worst first; a hash as ``order`` is safe.
+    Memory beyond the scores: O(n + c) and a block of rows. Time: O(c) an application, one to a few
+    per image unless ``order`` has the images worst first; a hash is safe.
 
     Args:
         scores: Larger is better, for the image and for the class; ``-inf`` is not acceptable.
         capacities: Places of every class, 0 or more.
         order: Images in the order that breaks a class's ties (the earlier wins); row order if None.
         class_order: Classes in the order that breaks an image's ties; column order if None.
-
-    Returns:
-        Class of every image, -1 where none takes it.
     """
     n, c = scores.shape
-    columns = torch.arange(c) if class_order is None else class_order
-    columns = columns.to(scores.device)
+    columns = (torch.arange(c) if class_order is None else class_order).to(scores.device)
     free = torch.arange(n) if order is None else order.cpu()
     rank = torch.empty_like(free)
     rank[free] = torch.arange(n)
