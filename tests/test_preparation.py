@@ -15,7 +15,10 @@ from nameonly.backbones.clip import ClipBackbone
 from nameonly.label_space import with_seen
 from nameonly.loop import Schedule
 from nameonly.preparation import Setup, ensemble_logits, given_labels, training_folder
+from nameonly.prompt_learning.multimodal_context import MultimodalContext
 from nameonly.prompt_learning.text_context import TextContext
+from nameonly.prompt_learning.visual_context import VisualContext
+from nameonly.recipes.fpl import Fpl
 from nameonly.recipes.up_adapter import UpAdapter
 from nameonly.recipes.upl import Upl
 from nameonly.recipes.zero_shot import ZeroShot
@@ -79,6 +82,7 @@ def test_copies_with_two_labels_are_refused(digits, tmp_path):
         ({"given": {"digit-0003.png": "eleven"}}, "given labels: .*'eleven'|no image"),
         ({"given": {"digit-0003.png": "one"}, "recipe": "zero_shot"}, "learns from no labels"),
         ({"ensemble": ["tiny"], "recipe": "zero_shot"}, "makes no pseudo-labels"),
+        ({"ensemble": ["tiny"], "recipe": "zlap"}, "label_propagation reads the cosines"),
     ],
 )
 def test_what_would_be_of_no_use_is_refused(digits, tmp_path, options, message):
@@ -201,3 +205,25 @@ def test_predictions_of_the_saved_classifier_are_the_tables(digits, tmp_path):
     for name in CLASS_NAMES:
         a, b = (np.array(t[f"p_{name}"]) for t in (run.table, again.table))
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("learner", [VisualContext, MultimodalContext])
+def test_tokens_in_the_image_tower_travel_with_the_classifier(digits, tmp_path, learner):
+    schedule = Schedule(2, 32, 0.05, 1.0, optimiser="sgd")
+    recipe = Fpl(prompt_learning=learner(schedule=schedule))
+    run = label(digits, tmp_path, recipe=recipe)
+    assert "+tokens-" in run.summary["backbone"]["name"]
+    assert run.summary["backbone"]["device"] != "none" and not run.summary["transductive"]
+    again = jobs.predict(tmp_path / "out", digits)
+    plain = label(digits, tmp_path, recipe="zero_shot")
+    for name in CLASS_NAMES:
+        a, b, c = (np.array(t[f"p_{name}"]) for t in (run.table, again.table, plain.table))
+        np.testing.assert_allclose(a, b, atol=1e-4)
+        assert not np.allclose(a, c, atol=1e-3)
+
+
+def test_a_transductive_run_says_so(digits, tmp_path):
+    run = label(digits, tmp_path, recipe="transclip")
+    assert run.summary["transductive"]
+    again = jobs.predict(tmp_path / "out", digits)
+    assert not np.allclose(np.array(run.table["p_one"]), np.array(again.table["p_one"]), atol=1e-4)

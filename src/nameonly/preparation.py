@@ -52,6 +52,12 @@ class Setup:
                 f"recipe {methods.name_of(self.recipe)!r} makes no pseudo-labels, so that an "
                 "ensemble of backbones would change nothing; leave it out or choose another recipe"
             )
+        labeller = getattr(self.recipe, "pseudo_labels", None)
+        if self.ensemble and getattr(labeller, "reads_cosines", False):
+            raise ValueError(
+                f"pseudo_labels.{methods.name_of(labeller)} reads the cosines of one backbone, an "
+                "ensemble gives probabilities; leave the ensemble out or choose another recipe"
+            )
         if self.given is not None and unused:
             raise ValueError(
                 f"recipe {methods.name_of(self.recipe)!r} learns from no labels; leave the given "

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from nameonly.backbones import Backbone
+from nameonly.backbones._devices import encode_in_batches, unit_rows
 from nameonly.types import PromptShape
 
 
@@ -61,6 +62,11 @@ class PromptedBackbone:
         return self.base.batch_size
 
     @property
+    def resolved_device(self) -> torch.device:
+        """The device in use."""
+        return getattr(self.base, "resolved_device", torch.device("cpu"))
+
+    @property
     def note(self) -> str:
         """What must be known of the base."""
         return self.base.note
@@ -91,22 +97,12 @@ class PromptedBackbone:
         Raises:
             FloatingPointError: If the model gives a value that is not finite.
         """
-        rows = self.base.encode_with_tokens(pixels, self.tokens).float().cpu()
-        if not torch.isfinite(rows).all():
-            raise FloatingPointError(
-                f"{self.name} gave values that are not finite; try --dtype float32"
-            )
-        return rows
+        rows = self.base.encode_with_tokens(pixels, self.tokens)
+        return unit_rows(rows, self.name, rows.dtype)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
         """Preprocess and encode RGB images, ``batch_size`` at a time."""
-        if not images:
-            return torch.zeros(0, self.dim)
-        starts = range(0, len(images), self.batch_size)
-        chunks = [images[k : k + self.batch_size] for k in starts]
-        return torch.cat(
-            [self.encode_pixels(torch.stack([self.preprocess(i) for i in c])) for c in chunks]
-        )
+        return encode_in_batches(images, self)
 
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "t d"]:
         """Encode texts as the base does."""

@@ -36,8 +36,8 @@ def training_set(
     pseudo_labels.check_fits(inputs)
     selected = pseudo_labels.selected.tolist()
     rows = [i for i in sorted(range(len(inputs)), key=inputs.ids.__getitem__) if selected[i]]
-    weights = pseudo_labels.targets if targets == "soft" else pseudo_labels.candidates.float()
-    return inputs.subset(rows), weights[rows]
+    labels = pseudo_labels.subset(torch.tensor(rows))
+    return inputs.subset(rows), labels.targets if targets == "soft" else labels.candidates.float()
 
 
 @dataclass(frozen=True)

@@ -121,20 +121,19 @@ class TextContext:
                 logits = text.logit_scale * values @ learned.T
                 return partial_label_loss(logits, targets[rows].to(learned.device))
 
-            path = checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-{i}")
-            seed = self.seed + i
             minimise(
                 loss,
                 [parameter],
                 len(chosen),
                 self.schedule,
-                seed=seed,
-                checkpoint=path,
+                seed=self.seed + i,
+                checkpoint=checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-{i}"),
                 on_epoch=on_epoch,
             )
             with torch.no_grad():
                 weights.append(encode(parameter).cpu())
-        mean = torch.stack(weights).mean(dim=0) if len(weights) > 1 else weights[0]
+        # the mean of one prompt is that prompt to the bit
+        mean = torch.stack(weights).mean(dim=0)
         self.text_ = TextClassifier(mean, text.logit_scale, text.class_names)
         self.backbone_ = backbone
         return self

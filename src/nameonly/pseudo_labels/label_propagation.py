@@ -14,6 +14,7 @@ Differs: (1) Text edges come from logits, whose scale is unknown here, so they e
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -85,6 +86,7 @@ class LabelPropagation:
         alpha: How much is passed on along the edges, in [0, 1).
         given_weight: What a given label emits, in units of what an image's best text does.
         tolerance: Relative residual at which a class is solved.
+        reads_cosines: It takes scaled cosines, not log-probabilities: no ensemble's scores.
     """
 
     k: int = 5
@@ -92,6 +94,7 @@ class LabelPropagation:
     alpha: float = 0.3
     given_weight: float = 30.0
     tolerance: float = 1e-6
+    reads_cosines: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.k < 1:

@@ -10,23 +10,16 @@ from dataclasses import dataclass, field
 
 from nameonly.decisions import Decision
 from nameonly.decisions.argmax import Argmax
-from nameonly.loop import Schedule
 from nameonly.prompt_learning import PromptLearner
-from nameonly.prompt_learning.text_context import TextContext
 from nameonly.prompts import Prompts
 from nameonly.prompts.templates import Templates
 from nameonly.pseudo_labels import PseudoLabeller
-from nameonly.pseudo_labels.deferred_acceptance import DeferredAcceptance
+from nameonly.recipes.fpl import Fpl
 from nameonly.relabelling import Relabelling
 from nameonly.relabelling.rounds import Rounds
 from nameonly.task import Adapted, Task
 
 __all__ = ["Ifpl"]
-
-
-def _learner() -> TextContext:
-    schedule = Schedule(150, 16, 0.1, 5.0, weight_decay=0.1, optimiser="sgd")
-    return TextContext(schedule=schedule)
 
 
 @dataclass(frozen=True)
@@ -42,8 +35,8 @@ class Ifpl:
     """
 
     prompts: Prompts = field(default_factory=Templates)
-    pseudo_labels: PseudoLabeller = field(default_factory=DeferredAcceptance)
-    prompt_learning: PromptLearner = field(default_factory=_learner)
+    pseudo_labels: PseudoLabeller = field(default_factory=lambda: Fpl().pseudo_labels)
+    prompt_learning: PromptLearner = field(default_factory=lambda: Fpl().prompt_learning)
     relabelling: Relabelling = field(default_factory=lambda: Rounds(capacity="fixed"))
     decisions: Decision = field(default_factory=Argmax)
 
