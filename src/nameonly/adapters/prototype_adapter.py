@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from nameonly.loop import Schedule, minimise
 from nameonly.ops.prototypes import class_prototypes, spread
+from nameonly.ops.residuals import join
 from nameonly.types import Features, PseudoLabels, TextClassifier
 
 __all__ = ["PrototypeAdapter"]
@@ -110,8 +111,7 @@ class PrototypeAdapter:
     def _join(
         self, text_logits: Float[Tensor, "n c"], closeness: Float[Tensor, "n c"]
     ) -> Float[Tensor, "n c"]:
-        residual = self.residual_weight * self.residual_scale_ * closeness
-        return (text_logits + residual) / (1 + self.residual_weight)
+        return join(text_logits, self.residual_scale_ * closeness, self.residual_weight)
 
     def _learn(
         self,
