@@ -21,7 +21,8 @@ class PrototypeHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """``adapters.prototype_adapter`` behind ``fit(X, y)``.
 
     Every row of ``y`` is a label, given or pseudo. Without text weights the class means stand in
-    their place, and the head is a nearest-prototype classifier that was fine-tuned.
+    their place, and the head is a nearest-prototype classifier that was fine-tuned. It computes in
+    float64: a row scores the same alone and among others.
 
     Attributes:
         text_weights: Float[c, d], rows in the order of the sorted labels; None for class means.
@@ -70,10 +71,10 @@ class PrototypeHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         targets = one_hot(torch.from_numpy(codes.reshape(-1)), c)
         features = _features(X)
         weights = class_prototypes(
-            features.values, targets.float(), torch.zeros(c, features.values.shape[1])
+            features.values, targets.double(), torch.zeros(c, X.shape[1], dtype=torch.float64)
         )
         if self.text_weights is not None:
-            weights = torch.as_tensor(np.asarray(self.text_weights), dtype=torch.float32)
+            weights = torch.as_tensor(np.asarray(self.text_weights), dtype=torch.float64)
             if tuple(weights.shape) != (c, X.shape[1]):
                 raise ValueError(
                     f"text_weights are {tuple(weights.shape)}, expected {(c, X.shape[1])}: "
@@ -82,9 +83,8 @@ class PrototypeHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         text = TextClassifier(
             normalize(weights, dim=1), float(self.logit_scale), tuple(map(str, self.classes_))
         )
-        labels = PseudoLabels(
-            features.ids, targets.float(), targets.bool(), torch.ones(len(features))
-        )
+        certain = torch.ones(len(features), dtype=torch.float64)
+        labels = PseudoLabels(features.ids, targets.double(), targets.bool(), certain)
         self.adapter_ = PrototypeAdapter(
             residual_weight=float(self.residual_weight),
             sharpness=float(self.sharpness),
@@ -115,7 +115,7 @@ class PrototypeHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _logits(self, X: Any) -> Float[np.ndarray, "n c"]:
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        logits: np.ndarray = self.adapter_.predict_logits(_features(X)).double().numpy()
+        logits: np.ndarray = self.adapter_.predict_logits(_features(X)).numpy()
         return logits
 
 
@@ -123,4 +123,4 @@ def _features(X: Float[np.ndarray, "n d"]) -> Features:
     """Return unit rows under their row numbers."""
     width = len(str(len(X)))
     ids = tuple(f"{i:0{width}d}" for i in range(len(X)))
-    return Features(normalize(torch.from_numpy(X), dim=1).float(), ids, "array")
+    return Features(normalize(torch.from_numpy(X), dim=1), ids, "array")

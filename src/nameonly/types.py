@@ -14,6 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt64
 from torch import Tensor
 
+# a few rows of n x c at a time, where all of them at once would double the memory
+LABELLED_AT_ONCE = 4096
+
 
 def class_key(name: str) -> str:
     """Return the form in which two class names are compared: folded case, single spaces."""
@@ -194,10 +197,13 @@ def row_hashes(values: Float[np.ndarray, "n d"]) -> UInt64[np.ndarray, " n"]:
     width = (raw.shape[1] + padded) // 8
     factors = generator.integers(0, 2**64, width, dtype=np.uint64) | np.uint64(1)
     hashes = np.empty(len(values), np.uint64)
+    # torch has no unsigned products, but those of signed words have the same bits, on all cores
+    signed = torch.from_numpy(factors.view(np.int64))
     for start in range(0, len(values), 4096):
         rows = raw[start : start + 4096]
         words = np.ascontiguousarray(np.pad(rows, ((0, 0), (0, padded)))) if padded else rows
-        hashes[start : start + 4096] = (words.view(np.uint64) * factors).sum(axis=1)
+        sums = (torch.from_numpy(words.view(np.int64)) * signed).sum(dim=1)
+        hashes[start : start + 4096] = sums.numpy().view(np.uint64)
     return hashes
 
 
@@ -230,7 +236,7 @@ class TextClassifier:
                 f"features of {features.backbone!r} have {features.values.shape[1]} dimensions, "
                 f"the text weights {self.weights.shape[1]}; use one backbone for both"
             )
-        return self.logit_scale * features.values @ self.weights.T
+        return features.values @ (self.logit_scale * self.weights).T
 
 
 @dataclass(frozen=True)
@@ -275,13 +281,18 @@ class PseudoLabels:
     @cached_property
     def selected(self) -> Bool[Tensor, " n"]:
         """True where the image takes part in training."""
-        return self.candidates.any(dim=1)
+        # as bytes: ``any`` of bools takes three times as long
+        return self.candidates.view(torch.uint8).amax(dim=1).bool()
 
     @cached_property
     def labels(self) -> Int[Tensor, " n"]:
         """The most probable candidate, -1 where the image is left out."""
-        best = self.probs.masked_fill(~self.candidates, -1.0).argmax(dim=1)
-        return best.masked_fill(~self.selected, -1)
+        rows = self.selected.nonzero()[:, 0]
+        labels = torch.full_like(self.selected, -1, dtype=torch.long)
+        for block in torch.split(rows, LABELLED_AT_ONCE):
+            best = self.probs[block].masked_fill(~self.candidates[block], -1.0).argmax(dim=1)
+            labels[block] = best
+        return labels
 
     @cached_property
     def targets(self) -> Float[Tensor, "n c"]:
@@ -289,11 +300,16 @@ class PseudoLabels:
 
         A row whose candidates have no probability at all (a given label) shares it evenly.
         """
-        kept = self.probs * self.candidates
+        return self.targets_of(torch.arange(len(self.probs), device=self.probs.device))
+
+    def targets_of(self, rows: Int[Tensor, " m"]) -> Float[Tensor, "m c"]:
+        """Return the chosen rows of ``targets``, without making the others."""
+        candidates = self.candidates[rows]
+        kept = self.probs[rows] * candidates
         total = kept.sum(dim=1, keepdim=True)
         kept.div_(total.clamp(min=1e-30))
-        even = (total[:, 0] <= 0) & self.selected
-        allowed = self.candidates[even]
+        even = (total[:, 0] <= 0) & candidates.any(dim=1)
+        allowed = candidates[even]
         kept[even] = (allowed / allowed.sum(dim=1, keepdim=True)).to(kept.dtype)
         return kept
 

@@ -9,6 +9,7 @@ from nameonly.adapters.k_nearest import KNearest, vote_shares
 from nameonly.backbones.precomputed import PrecomputedBackbone
 from nameonly.classifier import Classifier, load
 from nameonly.decisions.argmax import Argmax
+from nameonly.ops.neighbours import nearest_neighbours
 from nameonly.pseudo_labels.top_k_per_class import TopKPerClass
 from nameonly.types import Features, PseudoLabels, TextClassifier
 
@@ -33,9 +34,9 @@ def test_vote_shares_by_hand():
     queries = torch.tensor([[1.0, 0.0], [0.0, -1.0]])
     # a cosine of 1 for a, 0.6 with half a vote for b; the third is opposite and has no vote
     want = torch.tensor([[1.0 / 1.3, 0.3 / 1.3], [0.0, 0.0]])
-    torch.testing.assert_close(vote_shares(queries, keys, values, 3), want)
+    torch.testing.assert_close(vote_shares(*nearest_neighbours(queries, keys, 3), values), want)
     nearest = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
-    torch.testing.assert_close(vote_shares(queries, keys, values, 1), nearest)
+    torch.testing.assert_close(vote_shares(*nearest_neighbours(queries, keys, 1), values), nearest)
 
 
 def test_votes_and_text_are_mixed_by_hand():
@@ -56,7 +57,8 @@ def test_where_votes_are_even_the_text_decides():
     labels = labels_for(features, [[1, 0], [0, 1], [0, 1], [1, 0]])
     adapter = KNearest(k=4).fit(features, text, labels)
     middle = Features(normalize(torch.ones(1, 2), dim=1), ("m",), "toy")
-    votes = vote_shares(middle.values, adapter.keys_, adapter.values_, 4)
+    found = nearest_neighbours(middle.values, adapter.keys_, 4)
+    votes = vote_shares(*found, adapter.values_)
     torch.testing.assert_close(votes, torch.tensor([[0.5, 0.5]]))
     assert adapter.predict_logits(middle).argmax(dim=1).item() == 1
 

@@ -132,7 +132,7 @@ class EmDirichlet:
             for rows in torch.split(order, ROWS_PER_BLOCK):
                 log_probs = self._log_probs(features.values[rows])
                 shares = self._assign(log_probs) if iteration else log_probs.exp()
-                targets = pseudo_labels.targets[rows].double()
+                targets = pseudo_labels.targets_of(rows).double()
                 shares = torch.where(selected[rows, None], targets, shares)
                 counts += shares.sum(dim=0)
                 moments += shares.T @ log_probs

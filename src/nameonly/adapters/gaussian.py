@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nameonly.ops.gaussians import ClassGaussians
-from nameonly.ops.residuals import ROWS_PER_BLOCK, join, residual_scale
+from nameonly.ops.residuals import joined_logits, residual_scale
 from nameonly.types import Features, PseudoLabels, TextClassifier
 
 __all__ = ["GaussianDiscriminant"]
@@ -42,7 +42,7 @@ class GaussianDiscriminant:
     """Joins the log-likelihoods of class Gaussians to the zero-shot logits.
 
     ``logits = (t + a r) / (1 + a)``: t the text logits, r the log-likelihoods on the spread of t.
-    Memory: O(c d) + O(d^2).
+    Memory: O(c d) + O(d^2), and m x (d + c) while m selected images are learnt from.
 
     Attributes:
         residual_weight: a, the weight of the Gaussians in units of the text logits' spread
@@ -81,11 +81,19 @@ class GaussianDiscriminant:
             ValueError: If no image is selected, or the pseudo-labels belong to other images.
         """
         pseudo_labels.check_fits(features)
-        fitted = ClassGaussians.estimate(features.values, pseudo_labels.targets, text.weights)
+        rows = pseudo_labels.selected.nonzero()[:, 0]
+        fitted = ClassGaussians.estimate(
+            features.values[rows], pseudo_labels.targets_of(rows), text.weights
+        )
         self.text_, self.means_ = text, with_text_means(fitted, text.weights)
         self.factor_, self.shares_ = fitted.factor, fitted.shares
         self.residual_scale_ = residual_scale(text, self.gaussians.log_likelihood, features.values)
         return self
+
+    def _advantages(self, values: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
+        scores = self.gaussians.log_likelihood(values)
+        # what all classes share moves no softmax, and would cost float32 its digits
+        return scores - scores.mean(dim=1, keepdim=True)
 
     def predict_logits(self, features: Features) -> Float[Tensor, "n c"]:
         """Return the weighted mean of zero-shot logits and scaled log-likelihoods.
@@ -95,12 +103,10 @@ class GaussianDiscriminant:
         """
         if not hasattr(self, "residual_scale_"):
             raise ValueError("this adapter has learnt nothing yet; call fit first")
-        logits, fitted = self.text_.predict_logits(features), self.gaussians
-        for start in range(0, len(logits), ROWS_PER_BLOCK):
-            block = slice(start, start + ROWS_PER_BLOCK)
-            scores = fitted.log_likelihood(features.values[block])
-            # what all classes share moves no softmax, and would cost float32 its digits
-            scores -= scores.mean(dim=1, keepdim=True)
-            residual = (self.residual_scale_ * scores).to(logits.dtype)
-            logits[block] = join(logits[block], residual, self.residual_weight)
-        return logits
+        return joined_logits(
+            self.text_,
+            self._advantages,
+            features,
+            scale=self.residual_scale_,
+            weight=self.residual_weight,
+        )

@@ -12,29 +12,26 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from nameonly.ops.neighbours import nearest_neighbours
+from nameonly.ops.selection import row_blocks
 from nameonly.types import Features, PseudoLabels, TextClassifier
 
 __all__ = ["KNearest"]
 
 
 def vote_shares(
-    queries: Float[Tensor, "n d"],
-    keys: Float[Tensor, "m d"],
-    values: Float[Tensor, "m c"],
-    k: int,
+    similarities: Float[Tensor, "n k"], nearest: Int[Tensor, "n k"], values: Float[Tensor, "m c"]
 ) -> Float[Tensor, "n c"]:
-    """Return the share of each class among the votes of the ``k`` nearest keys.
+    """Return the share of each class among the votes of the nearest keys.
 
     A key votes with the positive part of its cosine times its values; a row without votes is zero.
     """
-    similarities, rows = nearest_neighbours(queries, keys, k)
     weights = similarities.clamp(min=0)
-    votes = embedding_bag(rows, values, mode="sum", per_sample_weights=weights)
+    votes = embedding_bag(nearest, values, mode="sum", per_sample_weights=weights)
     return votes / votes.sum(dim=1, keepdim=True).clamp(min=1e-30)
 
 
@@ -84,7 +81,7 @@ class KNearest:
         weights = pseudo_labels.confidence[chosen, None]
         self.text_ = text
         self.keys_ = features.values[chosen]
-        self.values_ = (pseudo_labels.subset(chosen).targets * weights).to(features.values.dtype)
+        self.values_ = (pseudo_labels.targets_of(chosen) * weights).to(features.values.dtype)
         return self
 
     def predict_logits(self, features: Features) -> Float[Tensor, "n c"]:
@@ -97,8 +94,10 @@ class KNearest:
         """
         if not hasattr(self, "keys_"):
             raise ValueError("this adapter has learnt nothing yet; call fit first")
-        text = self.text_.predict_logits(features).log_softmax(dim=1)
-        votes = vote_shares(features.values, self.keys_, self.values_, self.k).log()
-        return torch.logaddexp(
-            votes + math.log1p(-self.text_weight), text + math.log(self.text_weight)
-        )
+        logits = self.text_.predict_logits(features)
+        similarities, nearest = nearest_neighbours(features.values, self.keys_, self.k)
+        for rows in row_blocks(*logits.shape):
+            text = logits[rows].log_softmax(dim=1) + math.log(self.text_weight)
+            votes = vote_shares(similarities[rows], nearest[rows], self.values_).log()
+            logits[rows] = torch.logaddexp(votes + math.log1p(-self.text_weight), text)
+        return logits

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from nameonly.loop import Schedule, minimise
-from nameonly.ops.prototypes import class_prototypes, spread
-from nameonly.ops.residuals import join
+from nameonly.ops.prototypes import class_prototypes
+from nameonly.ops.residuals import join, joined_logits, spread_over
 from nameonly.types import Features, PseudoLabels, TextClassifier
 
 __all__ = ["PrototypeAdapter"]
@@ -92,47 +92,46 @@ class PrototypeAdapter:
             ValueError: If no image is selected, or the pseudo-labels belong to other images.
         """
         pseudo_labels.check_fits(features)
-        order = features.content_order().to(features.values.device)
-        ordered = features.subset(order)
-        targets = pseudo_labels.targets[order]
-        start = class_prototypes(ordered.values, targets, text.weights)
-        text_logits = text.predict_logits(ordered)
-        affinity_spread = spread(affinity(ordered.values, start, self.sharpness)).item()
+        values = features.values
+        order = features.content_order().to(values.device)
+        chosen = order[pseudo_labels.selected[order]]
+        start = class_prototypes(values[chosen], pseudo_labels.targets_of(chosen), text.weights)
+        text_spread, _ = spread_over(lambda v: text.logit_scale * v @ text.weights.T, values)
+        affinity_spread, _ = spread_over(lambda v: affinity(v, start, self.sharpness), values)
 
         self.text_ = text
         # prototypes that are all one have nothing to say; their rounding errors must not decide
         silent = affinity_spread < LEAST_SPREAD
-        self.residual_scale_ = 0.0 if silent else spread(text_logits).item() / affinity_spread
-        certain = (pseudo_labels.confidence >= 1.0) & pseudo_labels.selected
-        kept = torch.where(certain[order], targets.argmax(dim=1), -1)
-        self.prototypes_ = self._learn(start, ordered.values, text_logits, kept, affinity_spread)
+        self.residual_scale_ = 0.0 if silent else text_spread / affinity_spread
+        self.prototypes_ = self._learn(start, features, pseudo_labels, affinity_spread)
         return self
-
-    def _join(
-        self, text_logits: Float[Tensor, "n c"], closeness: Float[Tensor, "n c"]
-    ) -> Float[Tensor, "n c"]:
-        return join(text_logits, self.residual_scale_ * closeness, self.residual_weight)
 
     def _learn(
         self,
         start: Float[Tensor, "c d"],
-        values: Float[Tensor, "n d"],
-        text_logits: Float[Tensor, "n c"],
-        kept: Int[Tensor, " n"],
+        features: Features,
+        pseudo_labels: PseudoLabels,
         affinity_spread: float,
     ) -> Float[Tensor, "c d"]:
         prototypes = nn.Parameter(start.clone())
         divisor = self.temperature * max(affinity_spread, LEAST_SPREAD)
+        order = features.content_order().to(start.device)
+        certain = (pseudo_labels.confidence >= 1.0) & pseudo_labels.selected
+        kept = torch.where(certain, pseudo_labels.labels, -1)
+        text_weights = self.text_.logit_scale * self.text_.weights
 
         def loss(rows: Int[Tensor, " b"]) -> Float[Tensor, ""]:
-            closeness = affinity(values[rows], prototypes, self.sharpness)
-            now = self._join(text_logits[rows], closeness.detach()).argmax(dim=1)
-            labels = torch.where(kept[rows] >= 0, kept[rows], now)
+            batch = order[rows]
+            values = features.values[batch]
+            closeness = affinity(values, prototypes, self.sharpness)
+            residual = self.residual_scale_ * closeness.detach()
+            now = join(values @ text_weights.T, residual, self.residual_weight).argmax(dim=1)
+            labels = torch.where(kept[batch] >= 0, kept[batch], now)
             return cross_entropy(closeness / divisor, labels)
 
-        epochs = math.ceil(self.steps / math.ceil(len(values) / self.batch_size))
+        epochs = math.ceil(self.steps / math.ceil(len(features) / self.batch_size))
         schedule = Schedule(epochs, self.batch_size, self.learning_rate, epsilon=1e-4)
-        minimise(loss, [prototypes], len(values), schedule, seed=self.seed)
+        minimise(loss, [prototypes], len(features), schedule, seed=self.seed)
         return normalize(prototypes.detach(), dim=1)
 
     def predict_logits(self, features: Features) -> Float[Tensor, "n c"]:
@@ -143,5 +142,10 @@ class PrototypeAdapter:
         """
         if not hasattr(self, "prototypes_"):
             raise ValueError("this adapter has learnt nothing yet; call fit first")
-        text_logits = self.text_.predict_logits(features)
-        return self._join(text_logits, affinity(features.values, self.prototypes_, self.sharpness))
+        return joined_logits(
+            self.text_,
+            lambda values: affinity(values, self.prototypes_, self.sharpness),
+            features,
+            scale=self.residual_scale_,
+            weight=self.residual_weight,
+        )

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nameonly.loop import Schedule, minimise
-from nameonly.ops.residuals import ROWS_PER_BLOCK, join, residual_scale
+from nameonly.ops.residuals import join, joined_logits, residual_scale
 from nameonly.types import Features, PseudoLabels, TextClassifier
 
 __all__ = ["TipAdapter"]
@@ -108,7 +108,7 @@ class TipAdapter:
         rows = order[pseudo_labels.selected.cpu()[order]]
         keys, labels = (
             features.values[rows],
-            pseudo_labels.subset(rows).targets.to(features.values.dtype),
+            pseudo_labels.targets_of(rows).to(features.values.dtype),
         )
         cached = labels / labels.sum(dim=0).clamp(min=torch.finfo(labels.dtype).tiny)
         votes = cached.to_sparse()
@@ -139,10 +139,11 @@ class TipAdapter:
         """
         if not hasattr(self, "cache_keys_"):
             raise ValueError("this adapter has learnt nothing yet; call fit first")
-        logits = self.text_.predict_logits(features)
         votes = self.cache_values_.to_sparse()
-        for start in range(0, len(logits), ROWS_PER_BLOCK):
-            block = slice(start, start + ROWS_PER_BLOCK)
-            near = cache_votes(features.values[block], self.cache_keys_, votes, self.beta)
-            logits[block] = join(logits[block], self.residual_scale_ * near, self.alpha)
-        return logits
+        return joined_logits(
+            self.text_,
+            lambda values: cache_votes(values, self.cache_keys_, votes, self.beta),
+            features,
+            scale=self.residual_scale_,
+            weight=self.alpha,
+        )

@@ -146,7 +146,7 @@ class TransClip:
         order = features.content_order().to(values.device)
         graph = self._graph(values, order)
         chosen = order[pseudo_labels.selected[order]]
-        means = class_prototypes(values[chosen], pseudo_labels.subset(chosen).targets, text.weights)
+        means = class_prototypes(values[chosen], pseudo_labels.targets_of(chosen), text.weights)
         certain = (pseudo_labels.confidence >= 1.0) & pseudo_labels.selected
         kept = torch.where(certain, pseudo_labels.labels, -1)
 
@@ -204,7 +204,7 @@ class TransClip:
         joint, bias = joint_scorer(
             self.text_, self.means_, self.variances_, self.text_weight, self.temperature
         )
-        return joint.predict_logits(features) + bias
+        return joint.predict_logits(features).add_(bias)
 
 
 def _assign(

@@ -63,18 +63,16 @@ def with_given(
     where they have none, below 1. The given rows of ``candidates`` are replaced; their
     probabilities stay what the model says.
     """
-    blocks = row_blocks(*probs.shape)
-    confidence = torch.cat([_best(probs[rows], candidates[rows]) for rows in blocks])
-    confidence = confidence.clamp(max=BELOW_CERTAIN)
     if given is not None:
         given = given.to(probs.device)
-        known = given >= 0
         truth = hard_candidates(given, probs.shape[1])
-        candidates = torch.where(known[:, None], truth, candidates)
-        confidence = confidence.masked_fill(known, 1.0)
-    return PseudoLabels(features.ids, probs, candidates, confidence)
-
-
-def _best(probs: Float[Tensor, "b c"], candidates: Bool[Tensor, "b c"]) -> Float[Tensor, " b"]:
-    allowed = candidates | ~candidates.any(dim=1, keepdim=True)
-    return probs.masked_fill(~allowed, 0.0).max(dim=1).values
+        candidates = torch.where(given[:, None] >= 0, truth, candidates)
+    labels = PseudoLabels(features.ids, probs, candidates, probs.amax(dim=1))
+    selected = labels.selected.nonzero()[:, 0]
+    for block in row_blocks(len(selected), probs.shape[1]):
+        rows = selected[block]
+        labels.confidence[rows] = probs[rows].masked_fill(~candidates[rows], 0.0).amax(dim=1)
+    labels.confidence.clamp_(max=BELOW_CERTAIN)
+    if given is not None:
+        labels.confidence[given >= 0] = 1.0
+    return labels

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nameonly.ops.prototypes import spread
-from nameonly.types import TextClassifier
+from nameonly.types import Features, TextClassifier
 
 ROWS_PER_BLOCK = 512
 LEAST_SHARE = 1e-6
@@ -52,3 +52,21 @@ def join(
     confidence.
     """
     return (text_logits + weight * residual) / (1 + weight)
+
+
+def joined_logits(
+    text: TextClassifier, residual: Score, features: Features, *, scale: float, weight: float
+) -> Float[Tensor, "n c"]:
+    """Return the text logits joined with ``scale`` times a branch's scores.
+
+    In blocks of images: no memory beyond the result grows with n.
+
+    Raises:
+        ValueError: If the features have another dimension than the text weights.
+    """
+    logits = text.predict_logits(features)
+    for start in range(0, len(logits), ROWS_PER_BLOCK):
+        block = slice(start, start + ROWS_PER_BLOCK)
+        scores = scale * residual(features.values[block])
+        logits[block] = join(logits[block], scores.to(logits.dtype), weight)
+    return logits

@@ -116,7 +116,8 @@ class LabelPropagation:
 
         The scale of the logits does not matter, their sign does: one below 0 makes no edge. An
         image that nothing reaches has even probabilities and is left out. Memory: the probabilities
-        of n x c, the features once more, O(n k) for the graph, and about 1.5 GB for the solver.
+        of n x c, O(n k) for the graph, about 1.5 GB for the solver and, before these, the features
+        once more.
 
         Raises:
             ValueError: If the logits are of other images or classes, or none is above 0.
@@ -126,6 +127,7 @@ class LabelPropagation:
         order = features.content_order().to(logits.device)
         ordered = features.values[order]
         graph = neighbour_graph(*nearest_neighbours(ordered, ordered, self.k, exclude_self=True))
+        del ordered
         weights, classes = text_edges(logits, is_open, self.k, self.text_power)
         sources = self._sources(
             graph, weights[order], classes[order], known.to(logits.device)[order], len(label_space)
