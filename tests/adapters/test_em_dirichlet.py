@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
-from scipy.special import digamma, gammaln, logsumexp
+from scipy.special import digamma, gammaln, logsumexp, polygamma
 from torch.distributions import Dirichlet
 from torch.nn.functional import normalize, one_hot
 
@@ -66,6 +66,16 @@ def test_a_step_is_the_root_of_its_equation():
     slope = digamma(a + 1) + curvature * (new - a) - 1 / new - digamma(total) - means.numpy()
     np.testing.assert_allclose(slope, 0, atol=1e-9)
     assert (new > 0).all()
+
+
+def test_a_step_from_almost_zero_has_the_curvature_of_its_limit():
+    """There the exact quotient is rounding over rounding; its limit is the trigamma of one."""
+    alpha = torch.tensor([[1e-9, 0.3]], dtype=torch.float64)
+    means = torch.tensor([[-4.0, -0.1]], dtype=torch.float64)
+    slope = digamma(1.0) - digamma(0.3) + 4.0
+    curvature = polygamma(1, 1.0)
+    want = (np.sqrt(slope**2 + 4 * curvature) - slope) / (2 * curvature)
+    assert majorise_minimise(alpha, means)[0, 0].item() == pytest.approx(want, rel=1e-6)
 
 
 @pytest.mark.parametrize("low", [-1e-3, -50.0, -1e4])

@@ -159,16 +159,19 @@ def test_only_selected_images_are_learnt_from(toy):
     assert not torch.allclose(a, c)
 
 
-def test_smoothing_keeps_the_logits_small(toy):
+@pytest.mark.parametrize(
+    "settings", [{"text_steps": 0, "epochs": 60}, {"text_steps": 1000, "noise": 0.1, "epochs": 0}]
+)
+def test_smoothing_keeps_the_logits_small_in_both_stages(toy, settings):
     features, text, space, _ = toy
     labels = labels_of(features, text, space)
-    settings = {"text_steps": 0, "learning_rate": 0.1, "epochs": 60}
+    settings = {"learning_rate": 0.1} | settings
     smooth, sharp = (
         LinearHead(smoothing=s, **settings).fit(features, text, labels).predict_logits(features)
         for s in (0.3, 0.0)
     )
     assert smooth.softmax(dim=1).max(dim=1).values.mean() < 0.85
-    assert sharp.softmax(dim=1).max(dim=1).values.mean() > 0.95
+    assert sharp.softmax(dim=1).max(dim=1).values.mean() > 0.9
 
 
 def test_names_decide_the_noise_and_no_order_does(toy):

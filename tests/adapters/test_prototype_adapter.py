@@ -140,14 +140,6 @@ def test_one_class_has_no_competition(toy):
     assert torch.isfinite(got).all() and torch.equal(got.argmax(dim=1), torch.zeros(60).long())
 
 
-def test_labels_of_other_images_are_refused(toy):
-    features, text, space, _ = toy
-    labels = labels_of(features, text, space)
-    other = Features(features.values, tuple(reversed(features.ids)), "toy")
-    with pytest.raises(ValueError, match="different images or orders"):
-        PrototypeAdapter().fit(other, text, labels)
-
-
 def test_prototypes_that_are_all_one_say_nothing(toy):
     features, text, _, _ = toy
     labels = PseudoLabels(

@@ -125,6 +125,41 @@ def test_fine_tuning_moves_the_keys_to_their_labels(toy):
     )
 
 
+def test_fine_tuning_against_the_papers_loop(toy):
+    """AdamW with the paper's epsilon and decay, all images in a step."""
+    features, text, _, y = toy
+    labels = hard(features, torch.where(torch.arange(60) < 24, y, -1))
+    candidates = labels.candidates.clone()
+    candidates[:3, 3] = True
+    labels = replace(labels, candidates=candidates)
+    order = features.content_order()
+    rows = order[labels.selected[order]]
+    keys, targets = features.values[rows], labels.targets[rows]
+    cached, text_logits = targets / targets.sum(dim=0), 20.0 * keys @ text.weights.T
+    tuned = TipAdapter(epochs=3, learning_rate=0.01).fit(features, text, labels)
+
+    learnt = keys.clone().requires_grad_()
+    optimiser = torch.optim.AdamW([learnt], lr=0.01, eps=1e-4, weight_decay=0.01)
+    for epoch in range(3):
+        optimiser.param_groups[0]["lr"] = 0.01 * (1 + math.cos(math.pi * epoch / 3)) / 2
+        optimiser.zero_grad()
+        votes = (-5.5 * (1 - keys @ learnt.T)).exp() @ cached
+        logits = (text_logits + 4.0 * tuned.residual_scale_ * votes) / 5.0
+        cross_entropy(logits, targets).backward()
+        optimiser.step()
+    torch.testing.assert_close(tuned.cache_keys_, learnt.detach(), atol=2e-6, rtol=0)
+
+
+def test_the_seed_orders_the_batches(toy):
+    features, text, space, _ = toy
+    labels = labels_of(features, text, space)
+    a, b, again = (
+        TipAdapter(epochs=1, batch_size=8, seed=s).fit(features, text, labels).cache_keys_
+        for s in (0, 1, 0)
+    )
+    assert torch.equal(a, again) and not torch.equal(a, b)
+
+
 def test_fine_tuning_learns_soft_labels_softly(toy):
     features, text, _, _ = toy
     labels = hard(features, torch.where(torch.arange(60) < 24, 0, -1))

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from nameonly.ops import residuals
 from nameonly.ops.prototypes import spread
-from nameonly.ops.residuals import join, residual_scale, spread_over
+from nameonly.ops.residuals import join, residual_scale, scale_sample, spread_over
+from nameonly.types import Features
 
 
 def many(n=1300, d=16):
@@ -42,3 +44,19 @@ def test_a_branch_that_says_the_same_of_all_classes_is_silent(toy):
     assert residual_scale(toy[1], rounding, many()) == 0.0
     assert residual_scale(toy[1], lambda block: block[:, :1] * 0 + 5, many()) == 0.0
     assert residual_scale(toy[1], lambda block: 1e3 + block[:, :4], many()) > 0
+
+
+def test_many_images_set_the_scale_by_a_sample_that_no_order_changes(toy, monkeypatch):
+    features, text, _, _ = toy
+    assert torch.equal(
+        scale_sample(features).sort(dim=0).values, features.values.sort(dim=0).values
+    )
+    values = normalize(torch.randn(5000, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    large = Features(values, tuple(map(str, range(5000))), "toy")
+    monkeypatch.setattr(residuals, "SCALE_ROWS", 2000)
+    sample = scale_sample(large)
+    turned = scale_sample(large.subset(torch.arange(4999, -1, -1)))
+    assert len(sample) == 2000 and torch.equal(sample, turned)
+    keys = torch.randn(4, 16, generator=torch.Generator().manual_seed(1))
+    some, all_ = (spread_over(lambda block: block @ keys.T, v)[0] for v in (sample, values))
+    assert some == pytest.approx(all_, rel=0.02)

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from nameonly.ops.residuals import ROWS_PER_BLOCK, residual_scale
+from nameonly.ops.residuals import ROWS_PER_BLOCK, residual_scale, scale_sample
 from nameonly.types import Features, PseudoLabels, TextClassifier
 
 __all__ = ["EmDirichlet"]
@@ -140,7 +140,7 @@ class EmDirichlet:
             means = moments[filled] / counts[filled, None]
             self.alpha_[filled] = fit_dirichlet(self.alpha_[filled], means, self.mm_steps)
             self.log_shares_ = (counts / n).clamp(min=LEAST_SHARE).log()
-        self.outer_scale_ = residual_scale(text, self._scores, features.values)
+        self.outer_scale_ = residual_scale(text, self._scores, scale_sample(features))
         return self
 
     def _log_probs(self, values: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nameonly.ops.gaussians import ClassGaussians
-from nameonly.ops.residuals import joined_logits, residual_scale
+from nameonly.ops.residuals import joined_logits, residual_scale, scale_sample
 from nameonly.types import Features, PseudoLabels, TextClassifier
 
 __all__ = ["GaussianDiscriminant"]
@@ -87,7 +87,9 @@ class GaussianDiscriminant:
         )
         self.text_, self.means_ = text, with_text_means(fitted, text.weights)
         self.factor_, self.shares_ = fitted.factor, fitted.shares
-        self.residual_scale_ = residual_scale(text, self.gaussians.log_likelihood, features.values)
+        self.residual_scale_ = residual_scale(
+            text, self.gaussians.log_likelihood, scale_sample(features)
+        )
         return self
 
     def _advantages(self, values: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nameonly.loop import Schedule, minimise
-from nameonly.ops.residuals import join, joined_logits, residual_scale
+from nameonly.ops.residuals import join, joined_logits, residual_scale, scale_sample
 from nameonly.types import Features, PseudoLabels, TextClassifier
 
 __all__ = ["TipAdapter"]
@@ -115,7 +115,7 @@ class TipAdapter:
 
         self.text_, self.cache_values_ = text, cached
         self.residual_scale_ = residual_scale(
-            text, lambda values: cache_votes(values, keys, votes, self.beta), features.values
+            text, lambda v: cache_votes(v, keys, votes, self.beta), scale_sample(features)
         )
 
         def loss(rows: Int[Tensor, " b"]) -> Float[Tensor, ""]:

@@ -7,11 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nameonly.ops.prototypes import spread
 from nameonly.types import Features, TextClassifier
 
 ROWS_PER_BLOCK = 512
 LEAST_SHARE = 1e-6
+
+# how many images fix a spread to well under one percent
+SCALE_ROWS = 32_768
 
 Score = Callable[[Float[Tensor, "b d"]], Float[Tensor, "b c"]]
 
@@ -20,10 +22,18 @@ def spread_over(score: Score, values: Float[Tensor, "n d"]) -> tuple[float, floa
     """Return the spread of the images' scores and their largest absolute value."""
     squares, largest = 0.0, 0.0
     for block in torch.split(values, ROWS_PER_BLOCK):
-        scores = score(block).double()
-        squares += spread(scores).item() ** 2 * len(block)
-        largest = max(largest, scores.abs().max().item())
+        scores = score(block)
+        low, high = scores.aminmax()
+        largest = max(largest, -low.item(), high.item())
+        centred = scores - scores.mean(dim=1, keepdim=True)
+        squares += torch.linalg.vector_norm(centred).double().item() ** 2 / scores.shape[1]
     return math.sqrt(squares / len(values)), largest
+
+
+def scale_sample(features: Features) -> Float[Tensor, "m d"]:
+    """Return the images that set a scale: all, or of many a sample that no order changes."""
+    rows = features.content_order()[:SCALE_ROWS].to(features.values.device)
+    return features.values[rows]
 
 
 def residual_scale(text: TextClassifier, residual: Score, values: Float[Tensor, "n d"]) -> float:
@@ -35,9 +45,10 @@ def residual_scale(text: TextClassifier, residual: Score, values: Float[Tensor, 
     Args:
         text: The zero-shot classifier.
         residual: The branch's scores of feature rows.
-        values: Unit features of the images.
+        values: Unit features of the images, see ``scale_sample``.
     """
-    text_spread, _ = spread_over(lambda block: text.logit_scale * block @ text.weights.T, values)
+    weights = text.logit_scale * text.weights
+    text_spread, _ = spread_over(lambda block: block @ weights.T, values)
     residual_spread, largest = spread_over(residual, values)
     silent = residual_spread <= LEAST_SHARE * largest
     return 0.0 if silent else text_spread / residual_spread
@@ -51,7 +62,7 @@ def join(
     The sum would rank the same, but the mean keeps the spread of the text logits and with it their
     confidence.
     """
-    return (text_logits + weight * residual) / (1 + weight)
+    return torch.lerp(text_logits, residual, weight / (1 + weight))
 
 
 def joined_logits(
