@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from nameonly.ops.selection import row_blocks
-from nameonly.pseudo_labels.candidate_sets import CandidateSets, top_classes, top_images
+from nameonly.pseudo_labels.candidate_sets import CandidateSets, least_scores, top_classes
 from nameonly.types import Features, LabelSpace
 
 SPACE = LabelSpace(("a", "b", "c"))
@@ -51,13 +51,15 @@ def test_top_classes_by_hand():
     assert got.int().tolist() == want  # z has exactly tau, which does not exceed it
 
 
-def test_top_images_by_hand():
+def test_least_scores_by_hand():
     """Two quantiles of three images' scores: on the middle one, and between it and the next."""
     scores = torch.tensor([[3.0, 1.0], [2.0, 1.0], [1.0, -torch.inf], [9.0, 9.0]])
     is_open = torch.tensor([True, True, True, False])
-    assert top_images(scores, is_open, 0.5).int().tolist() == [[1, 1], [1, 1], [0, 0], [0, 0]]
-    assert top_images(scores, is_open, 0.51).int().tolist() == [[1, 1], [0, 1], [0, 0], [0, 0]]
-    assert top_images(scores, is_open, 0.0).int().tolist() == [[1, 1], [1, 1], [1, 0], [0, 0]]
+    assert least_scores(scores, is_open, 0.5).tolist() == [2.0, 1.0]
+    assert least_scores(scores, is_open, 0.51).tolist() == [3.0, 1.0]
+    assert least_scores(scores, is_open, 0.0).tolist() == [1.0, -torch.inf]
+    many = torch.arange(80.0).reshape(2, 40)
+    assert torch.equal(least_scores(many, torch.ones(2, dtype=torch.bool), 1.0), many[1])
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.6, 0.75, 0.9, 1.0])

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
 
 from nameonly.ops.assignment import check_places, deferred_acceptance, name_order, places_per_class
 from nameonly.ops.labelling import open_logits, with_given
@@ -29,6 +28,7 @@ from nameonly.types import Features, LabelSpace, PseudoLabels
 __all__ = ["CandidateSets"]
 
 TINY = torch.finfo(torch.float64).tiny
+COLUMNS_AT_ONCE = 16
 
 
 def top_classes(
@@ -43,41 +43,43 @@ def top_classes(
     blocks = row_blocks(*logits.shape)
     left = torch.empty(len(logits), dtype=torch.float64, device=logits.device)
     for rows in blocks:
-        left[rows] = _ranked(logits[rows].double().softmax(dim=1))[1][:, 1]
+        probs = logits[rows].double().softmax(dim=1)
+        left[rows] = probs.scatter_(1, probs.argmax(dim=1, keepdim=True), 0.0).sum(dim=1)
     least_left = torch.quantile(left[is_open], 1 - quantile)
     mask = torch.empty_like(logits, dtype=torch.bool)
     for rows in blocks:
         probs = logits[rows].double().softmax(dim=1)
-        ranked, left_before = _ranked(probs)
-        n_kept = (left_before[:, :-1] >= least_left).sum(dim=1, keepdim=True)
-        mask[rows] = probs >= ranked.gather(1, n_kept - 1).clamp(min=TINY)
+        least = probs.amax(dim=1)
+        unsure = left[rows] >= least_left  # the others need no second class, so no sorting
+        least[unsure] = _least_kept(probs[unsure], least_left)
+        mask[rows] = probs >= least.clamp(min=TINY)[:, None]
     return mask
 
 
-def _ranked(probs: Float[Tensor, "b c"]) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c+1"]]:
-    """Return the probabilities, falling, and what the first 0 to c of them leave."""
+def _least_kept(
+    probs: Float[Tensor, "b c"], least_left: Float[Tensor, ""]
+) -> Float[Tensor, " b"]:
+    """Return the probability of the last class that is kept, where the first is not enough."""
     ranked = probs.sort(dim=1, descending=True).values
-    left = ranked.flip(1).cumsum(dim=1).flip(1)
-    return ranked, pad(left, (0, 1))
+    left_by_two_or_more = ranked.flip(1).cumsum(dim=1).flip(1)[:, 2:]
+    n_kept = 2 + (left_by_two_or_more >= least_left).sum(dim=1, keepdim=True)
+    return ranked.gather(1, (n_kept - 1).clamp(max=probs.shape[1] - 1))[:, 0]
 
 
-def top_images(
+def least_scores(
     scores: Float[Tensor, "n c"], is_open: Bool[Tensor, " n"], quantile: float
-) -> Bool[Tensor, "n c"]:
-    """Mark the open images whose score of a class is at or above its quantile over open images.
+) -> Float[Tensor, " c"]:
+    """Return every class's quantile over the open images' scores.
 
     Between two images' scores the quantile lies above the lower one, so that the next image's
-    score stands for it. Memory beyond the mask: O(n).
+    score stands for it. Memory: O(n).
     """
     n_open = int(is_open.sum())
     # rounded: 0.07 * 100 is a little more than 7
     place = 1 + math.ceil(round(quantile * (n_open - 1), 6))
-    mask = torch.zeros_like(scores, dtype=torch.bool)
-    for j in range(scores.shape[1]):
-        column = scores[:, j]
-        least = column[is_open].kthvalue(place).values
-        mask[:, j] = is_open & (column >= least) & (column > -torch.inf)
-    return mask
+    # several classes at a time: a column alone would read all the memory that the others lie in
+    columns = torch.split(scores, COLUMNS_AT_ONCE, dim=1)
+    return torch.cat([block[is_open].T.contiguous().kthvalue(place).values for block in columns])
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,11 @@ class CandidateSets:
         candidates = torch.zeros_like(logits, dtype=torch.bool)
         if is_open.any():
             share = min(1.0, self.class_share / int(label_space.targets.sum()))
-            candidates = top_images(scores, is_open, 1 - share)
-            candidates &= top_classes(logits, is_open, self.confidence_quantile)
+            candidates = top_classes(logits, is_open, self.confidence_quantile)
+            least = least_scores(scores, is_open, 1 - share)
+            for rows in row_blocks(*scores.shape):
+                stand_out = (scores[rows] >= least) & (scores[rows] > -torch.inf)
+                candidates[rows] &= stand_out & is_open[rows, None]
         places = None
         if self.images_per_class is not None:
             places = deferred_acceptance(
