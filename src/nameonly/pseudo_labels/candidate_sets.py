@@ -56,9 +56,7 @@ def top_classes(
     return mask
 
 
-def _least_kept(
-    probs: Float[Tensor, "b c"], least_left: Float[Tensor, ""]
-) -> Float[Tensor, " b"]:
+def _least_kept(probs: Float[Tensor, "b c"], least_left: Float[Tensor, ""]) -> Float[Tensor, " b"]:
     """Return the probability of the last class that is kept, where the first is not enough."""
     ranked = probs.sort(dim=1, descending=True).values
     left_by_two_or_more = ranked.flip(1).cumsum(dim=1).flip(1)[:, 2:]
