@@ -175,7 +175,8 @@ def visual(folder: Path, figures: dict[str, float]) -> list[str]:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     pixels, labels = torch.randn(BATCH, 3, 224, 224), torch.arange(BATCH) % 10
-    weights = ClipBackbone(str(folder), device="cpu", dtype="float32").encode_texts(names(10))
+    encoder = ClipBackbone(str(folder), device="cpu", dtype="float32")
+    weights = encoder.encode_texts(names(10)).clone()  # one made for inference has no gradients
     for kind, deep in (("shallow", False), ("deep", True)):
         took, gradients = [], []
         for dtype in ("float32", "bfloat16"):
