@@ -225,8 +225,8 @@ class TextClassifier:
         if len(self.class_names) != len(self.weights):
             raise ValueError(f"{len(self.class_names)} names for {len(self.weights)} text weights")
 
-    def predict_logits(self, features: Features) -> Float[Tensor, "n c"]:
-        """Return the scaled cosine similarity of every image with every class.
+    def check_fits(self, features: Features) -> None:
+        """Refuse features that these weights cannot score.
 
         Raises:
             ValueError: If the features have another dimension than the text weights.
@@ -236,6 +236,14 @@ class TextClassifier:
                 f"features of {features.backbone!r} have {features.values.shape[1]} dimensions, "
                 f"the text weights {self.weights.shape[1]}; use one backbone for both"
             )
+
+    def predict_logits(self, features: Features) -> Float[Tensor, "n c"]:
+        """Return the scaled cosine similarity of every image with every class.
+
+        Raises:
+            ValueError: If the features have another dimension than the text weights.
+        """
+        self.check_fits(features)
         return features.values @ (self.logit_scale * self.weights).T
 
 
@@ -300,18 +308,11 @@ class PseudoLabels:
 
         A row whose candidates have no probability at all (a given label) shares it evenly.
         """
-        return self.targets_of(torch.arange(len(self.probs), device=self.probs.device))
+        return _renormalised(self.probs, self.candidates)
 
     def targets_of(self, rows: Int[Tensor, " m"]) -> Float[Tensor, "m c"]:
         """Return the chosen rows of ``targets``, without making the others."""
-        candidates = self.candidates[rows]
-        kept = self.probs[rows] * candidates
-        total = kept.sum(dim=1, keepdim=True)
-        kept.div_(total.clamp(min=1e-30))
-        even = (total[:, 0] <= 0) & candidates.any(dim=1)
-        allowed = candidates[even]
-        kept[even] = (allowed / allowed.sum(dim=1, keepdim=True)).to(kept.dtype)
-        return kept
+        return _renormalised(self.probs[rows], self.candidates[rows])
 
     def subset(self, rows: Int[Tensor, " m"]) -> "PseudoLabels":
         """Return the chosen rows, in the given order."""
@@ -333,6 +334,18 @@ class PseudoLabels:
             raise ValueError("pseudo-labels and inputs are of different images or orders")
         if not self.selected.any():
             raise ValueError(f"none of the {len(inputs)} images has a pseudo-label")
+
+
+def _renormalised(
+    probs: Float[Tensor, "m c"], candidates: Bool[Tensor, "m c"]
+) -> Float[Tensor, "m c"]:
+    kept = probs * candidates
+    total = kept.sum(dim=1, keepdim=True)
+    kept.div_(total.clamp(min=1e-30))
+    even = (total[:, 0] <= 0) & candidates.any(dim=1)
+    allowed = candidates[even]
+    kept[even] = (allowed / allowed.sum(dim=1, keepdim=True)).to(kept.dtype)
+    return kept
 
 
 @dataclass(frozen=True)

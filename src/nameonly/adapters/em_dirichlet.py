@@ -168,7 +168,8 @@ class EmDirichlet:
         """
         if not hasattr(self, "outer_scale_"):
             raise ValueError("this adapter has learnt nothing yet; call fit first")
-        logits = self.text_.predict_logits(features)
+        self.text_.check_fits(features)
+        logits = features.values.new_empty(len(features), len(self.alpha_))
         for start in range(0, len(logits), ROWS_PER_BLOCK):
             block = slice(start, start + ROWS_PER_BLOCK)
             scores = self._scores(features.values[block])
