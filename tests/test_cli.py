@@ -190,8 +190,8 @@ label = "zero-shot"
 recipe = "zero_shot"
 [[method]]
 label = "bad"
-recipe = "up_adapter"
-set = { "adapters.residual_weight" = 1e300 }
+recipe = "lafter"
+set = { "adapters.learning_rate" = 1e36 }
 """
 
 
@@ -207,7 +207,7 @@ def test_bench_says_what_it_made_and_what_failed(nameonly, tmp_path):
     got = nameonly("bench", plan, "-o", out)
     assert got.returncode == 1 and "Traceback" not in got.stderr
     assert "2 runs: 1 were there, 0 made now, 1 failed" in got.stdout
-    assert "failed: bad on digits, development half, UL: ValueError" in got.stdout
+    assert "failed: bad on digits, development half, UL: FloatingPointError" in got.stdout
     assert f"table  {out}/table.md" in got.stdout
     got = nameonly("bench", plan, "-o", out, "--json")
     found = json.loads(got.stdout)

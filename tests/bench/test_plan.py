@@ -215,4 +215,4 @@ def test_the_digits_plans_differ_in_their_half_alone():
     )
     assert final.methods == development.methods and final.settings == development.settings
     assert (final.data[0].half, development.data[0].half) == ("final", "development")
-    assert (final.seeds, final.imbalances) == ((0, 1, 2, 3, 4), (1.0, 10.0))
+    assert (final.seeds, final.imbalances) == ((0, 1, 2, 3, 4), (1.0, 10.0, 50.0))

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from nameonly.loop import Schedule, minimise
 from nameonly.ops.prototypes import class_prototypes
-from nameonly.ops.residuals import joined_logits, scale_sample, spread_over
+from nameonly.ops.residuals import join, joined_logits, scale_sample, spread_over
 from nameonly.types import Features, PseudoLabels, TextClassifier
 
 __all__ = ["PrototypeAdapter"]
@@ -35,8 +35,7 @@ def affinity(
     values: Float[Tensor, "n d"], prototypes: Float[Tensor, "c d"], sharpness: float
 ) -> Float[Tensor, "n c"]:
     """Return ``exp(-b (1 - cosine))``, one at a prototype and falling away from it."""
-    scaled = sharpness * normalize(prototypes, dim=1)
-    return (values @ scaled.T).sub_(sharpness).exp_()
+    return (values @ normalize(prototypes, dim=1).T).sub_(1).mul_(sharpness).exp_()
 
 
 @dataclass
@@ -122,14 +121,13 @@ class PrototypeAdapter:
         certain = (pseudo_labels.confidence >= 1.0) & pseudo_labels.selected
         kept = torch.where(certain, pseudo_labels.labels, -1)
         text_weights = self.text_.logit_scale * self.text_.weights
-        weight = self.residual_weight * self.residual_scale_
 
         def loss(rows: Int[Tensor, " b"]) -> Float[Tensor, ""]:
             batch = order[rows]
             values = features.values[batch]
             closeness = affinity(values, prototypes, self.sharpness)
-            # as joined, but for a factor that moves no largest class
-            now = (values @ text_weights.T).add_(closeness.detach(), alpha=weight).argmax(dim=1)
+            residual = self.residual_scale_ * closeness.detach()
+            now = join(values @ text_weights.T, residual, self.residual_weight).argmax(dim=1)
             labels = torch.where(kept[batch] >= 0, kept[batch], now)
             return cross_entropy(closeness / divisor, labels)
 
