@@ -130,8 +130,9 @@ class CandidateSets:
         """
         logits, is_open = open_logits(features, logits, label_space, given)
         scores = log_odds(logits, torch.promote_types(logits.dtype, torch.float32))
-        candidates = torch.zeros_like(logits, dtype=torch.bool)
-        if is_open.any():
+        if not is_open.any():
+            candidates = torch.zeros_like(logits, dtype=torch.bool)
+        else:
             share = min(1.0, self.class_share / int(label_space.targets.sum()))
             candidates = top_classes(logits, is_open, self.confidence_quantile)
             least = least_scores(scores, is_open, 1 - share)
