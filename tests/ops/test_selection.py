@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from nameonly.ops.selection import log_odds, row_blocks, top_k_mask, top_k_of_each, top_log_odds
@@ -16,7 +17,7 @@ def test_rows_out_of_the_running_are_never_marked():
 
 def test_ties_go_to_the_earlier_in_the_given_order():
     scores = torch.zeros(4, 1)
-    got = top_k_mask(scores, 2, torch.tensor([3, 1, 0, 2]))
+    got = top_k_mask(scores, 2, lambda: torch.tensor([3, 1, 0, 2]))
     assert got.flatten().tolist() == [False, True, False, True]
 
 
@@ -41,7 +42,17 @@ def test_top_log_odds_are_the_largest_log_odds():
     assert torch.isfinite(top_log_odds(torch.zeros(3, 1))[0]).all(), "one class has no rival"
 
 
-def test_the_best_of_each_class_are_those_of_the_mask():
+def by_sorting(columns: torch.Tensor, k: int, order: torch.Tensor) -> torch.Tensor:
+    mask = torch.zeros_like(columns, dtype=torch.bool)
+    place = {row: position for position, row in enumerate(order.tolist())}
+    for j, column in enumerate(columns.T.tolist()):
+        ranked = sorted(range(len(column)), key=lambda i: (-column[i], place[i]))
+        for i in ranked[:k]:
+            mask[i, j] = column[i] > -torch.inf
+    return mask
+
+
+def test_the_best_of_each_class_are_those_of_sorting():
     generator = torch.Generator().manual_seed(0)
     scores = torch.randint(0, 6, (200,), generator=generator).double()
     scores[::17] = -torch.inf
@@ -49,9 +60,27 @@ def test_the_best_of_each_class_are_those_of_the_mask():
     order = torch.randperm(200, generator=generator)
     columns = torch.full((200, 5), -torch.inf, dtype=torch.float64)
     columns[torch.arange(200), classes] = scores
-    for k in (1, 7, 60):
-        want = top_k_mask(columns, k, order).any(dim=1)
-        assert torch.equal(top_k_of_each(scores, classes, k, order), want)
+    for k in (1, 7, 60, 300):
+        want = by_sorting(columns, k, order)
+        assert torch.equal(top_k_mask(columns, k, lambda: order), want)
+        assert torch.equal(top_k_of_each(scores, classes, k, lambda: order), want.any(dim=1))
+
+
+def test_the_order_of_ties_is_asked_only_where_a_tie_decides():
+    def never():
+        raise AssertionError("no tie decides here")
+
+    scores = torch.tensor([3.0, 3.0, 2.0, 1.0, -torch.inf, -torch.inf])
+    classes = torch.zeros(6, dtype=torch.long)
+    for k in (2, 3, 4, 5, 6, 9):
+        top_k_of_each(scores, classes, k, never)
+        top_k_mask(scores[:, None], k, never)
+    for best in (
+        lambda: top_k_of_each(scores, classes, 1, never),
+        lambda: top_k_mask(scores[:, None], 1, never),
+    ):
+        with pytest.raises(AssertionError, match="no tie"):
+            best()
 
 
 def test_blocks_cover_every_row_once():

@@ -1,5 +1,7 @@
 """Choosing rows by score, the same whatever order the rows come in."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
@@ -58,7 +60,7 @@ def top_k_of_each(
     scores: Float[Tensor, " n"],
     classes: Int[Tensor, " n"],
     k: int,
-    order: Int[Tensor, " n"] | None = None,
+    tie_order: Callable[[], Int[Tensor, " n"]] | None = None,
 ) -> Bool[Tensor, " n"]:
     """Mark the ``k`` best rows of every class, where a row has one class.
 
@@ -66,22 +68,37 @@ def top_k_of_each(
         scores: Larger is better; rows scored ``-inf`` are never marked.
         classes: Class of every row.
         k: Rows to mark in a class; all finite ones where there are fewer.
-        order: Rows in the order that breaks ties (the earlier wins); row order if None.
+        tie_order: Gives the rows in the order that breaks ties (the earlier wins), and is asked
+            only where a tie decides; row order if None.
     """
-    order = torch.arange(len(scores)) if order is None else order
-    order = order.to(scores.device)
-    order = order[torch.sort(scores[order], descending=True, stable=True).indices]
-    order = order[torch.sort(classes[order], stable=True).indices]  # by class, then by score
-    ranked = classes[order]
-    first = torch.searchsorted(ranked, ranked, side="left")
-    place = torch.arange(len(order), device=order.device) - first
-    mask = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
-    mask[order] = (place < k) & (scores[order] > -torch.inf)
+    mask, undecided = _best_of_each(scores, classes, k, torch.arange(len(scores)))
+    if undecided and tie_order is not None:
+        mask, _ = _best_of_each(scores, classes, k, tie_order())
     return mask
 
 
+def _best_of_each(
+    scores: Float[Tensor, " n"], classes: Int[Tensor, " n"], k: int, order: Int[Tensor, " n"]
+) -> tuple[Bool[Tensor, " n"], bool]:
+    """Mark the best rows, and tell whether one left out scored as much as one marked."""
+    order = order.to(scores.device)
+    order = order[torch.sort(scores[order], descending=True, stable=True).indices]
+    order = order[torch.sort(classes[order], stable=True).indices]  # by class, then by score
+    counts = torch.bincount(classes)
+    place = torch.arange(len(order), device=order.device) - (
+        (counts.cumsum(0) - counts).repeat_interleave(counts)
+    )
+    mask = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+    mask[order] = (place < k) & (scores[order] > -torch.inf)
+    left = (place == k).nonzero()[:, 0]
+    beside, last = scores[order[left]], scores[order[left - 1]]
+    return mask, bool(((beside == last) & (last > -torch.inf)).any())
+
+
 def top_k_mask(
-    scores: Float[Tensor, "n c"], k: int, order: Int[Tensor, " n"] | None = None
+    scores: Float[Tensor, "n c"],
+    k: int,
+    tie_order: Callable[[], Int[Tensor, " n"]] | None = None,
 ) -> Bool[Tensor, "n c"]:
     """Mark the ``k`` best rows of every column; rows scored ``-inf`` are never marked.
 
@@ -90,13 +107,20 @@ def top_k_mask(
     Args:
         scores: Larger is better.
         k: Rows to mark; all finite ones where there are fewer.
-        order: Rows in the order that breaks ties (the earlier wins); row order if None.
+        tie_order: Gives the rows in the order that breaks ties (the earlier wins), and is asked
+            only where a tie decides; row order if None.
     """
     n, c = scores.shape
-    order = torch.arange(n, device=scores.device) if order is None else order.to(scores.device)
     mask = torch.zeros_like(scores, dtype=torch.bool)
     for j in range(c):
-        column = scores[order, j]
-        ranked = torch.sort(column, descending=True, stable=True).indices[: min(k, n)]
-        mask[order[ranked], j] = column[ranked] > -torch.inf
+        column = scores[:, j]
+        best = column.topk(min(k + 1, n))
+        least = best.values[k - 1] if k < n else column.new_tensor(-torch.inf)
+        if k < n and best.values[k] == least > -torch.inf:
+            order = torch.arange(n) if tie_order is None else tie_order()
+            order = order.to(scores.device)
+            ranked = order[torch.sort(column[order], descending=True, stable=True).indices[:k]]
+        else:
+            ranked = best.indices[:k]
+        mask[ranked, j] = column[ranked] > -torch.inf
     return mask

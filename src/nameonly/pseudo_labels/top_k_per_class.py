@@ -58,14 +58,14 @@ class TopKPerClass:
             ValueError: If the logits are of other images or classes.
         """
         logits, is_open = open_logits(features, logits, label_space, given)
-        order, c = features.content_order(), len(label_space)
+        c = len(label_space)
         # not the probabilities: at a logit scale of 100 those of many images round to 1
         if self.by == "row":
             scores, best = top_log_odds(logits)
             scores = scores.masked_fill(~is_open, -torch.inf)
-            chosen = top_k_of_each(scores, best, self.images_per_class, order)
+            chosen = top_k_of_each(scores, best, self.images_per_class, features.content_order)
             candidates = hard_candidates(torch.where(chosen, best, -1), c)
         else:
             odds = log_odds(logits).masked_fill_(~is_open[:, None], -torch.inf)
-            candidates = top_k_mask(odds, self.images_per_class, order)
+            candidates = top_k_mask(odds, self.images_per_class, features.content_order)
         return with_given(features, logits.softmax(dim=1), candidates, given)
