@@ -512,13 +512,17 @@ def test_weights_for_the_other_activation_are_refused(hub):
         ("ViT-B-32/laion3b", "got 'laion3b'; open_clip knows for 'ViT-B-32'"),
         ("ViT-B-32-quickgelu/laion2b_e16", "'laion2b_e16' belongs to ViT-B-32"),
         ("ViT-B-32/laion2b_e16", "hub did not give 'timm/vit_base_patch32_clip_224.laion2b_e16'"),
+        ("zzzz/laion2b", "no model 'zzzz' and 'zzzz/laion2b' is no folder Expected open_clip:MODEL"),
+        ("ViT-B-16-SigLIP/webli", "hub did not give 'timm/ViT-B-16-SigLIP'"),
+        ("ViT-B-16-SigLIP/webli@{here}", "needs the tokenizer 'timm/ViT-B-16-SigLIP'"),
         ("hf-hub:nobody/nothing", "hub did not give 'nobody/nothing'"),
         ("local-dir:nowhere", "is no open_clip model: it needs open_clip_config.json"),
         ("ViT-B-32/nowhere.safetensors", "there is no file .*nowhere.safetensors"),
         ("ViT-B-32/laion2b_e16@nowhere.safetensors", "there is no file .*nowhere.safetensors"),
     ],
 )
-def test_what_cannot_be_had_says_so(name, words):
+def test_what_cannot_be_had_says_so(name, words, folder):
+    name = name.format(here=folder / WEIGHTS)
     with pytest.raises(ValueError, match=f"(?s)cannot load backbone 'open_clip:{name}.*{words}"):
         _ = backbone_of(name).dim
 
@@ -615,6 +619,29 @@ def test_without_the_package_one_error_names_the_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(ValueError, match=r"pip install 'nameonly\[open-clip\]'"):
         _ = backbone_of(folder).dim
+
+
+def test_a_package_that_does_not_import_says_why(folder, tmp_path, monkeypatch):
+    (tmp_path / "open_clip").mkdir()
+    broken = "raise RuntimeError('operator torchvision::nms does not exist')"
+    (tmp_path / "open_clip" / "__init__.py").write_text(broken)
+    monkeypatch.delitem(sys.modules, "open_clip")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"does not work here .*nms.*nameonly doctor"):
+        _ = backbone_of(folder).dim
+
+
+def test_weights_that_no_hub_holds_are_told_how_to_convert(hub):
+    del open_clip.pretrained._PRETRAINED["Small"]["one"]["hf_hub"]
+    with pytest.raises(ValueError, match=r"are no safetensors on the hub.*Small/one@FILE"):
+        _ = backbone_of("Small/one").dim
+
+
+def test_a_damaged_tokenizer_is_refused(tiny_folder, tmp_path):
+    copy = shutil.copytree(tiny_folder, tmp_path / "copy")
+    (copy / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match="cannot load the tokenizer of 'open_clip:"):
+        backbone_of(copy).encode_texts(TEXTS)
 
 
 # --- the whole way
