@@ -3,13 +3,33 @@
 Exit codes: 0 done; 1 a check failed; 2 bad input; 130 stopped by Ctrl-C.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
+
+from nameonly.cli_options import (
+    BackboneName,
+    BatchSize,
+    Cache,
+    Column,
+    Device,
+    Dtype,
+    Images,
+    Json,
+    Limit,
+    Out,
+    Overwrite,
+    Seed,
+    Set,
+    open_for,
+    print_json,
+    run_options,
+    say,
+    settings_from,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -19,28 +39,6 @@ app = typer.Typer(
 )
 
 STOPPED = 130
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace a finished run in the folder.")
-]
-Limit = Annotated[int | None, typer.Option(help="Take a random sample of this many sources.")]
-Seed = Annotated[int, typer.Option(help="Of the sample and of whatever trains.")]
-Column = Annotated[str | None, typer.Option(help="Column of images or paths in a table.")]
-Cache = Annotated[Path | None, typer.Option(help="Folder of the feature stores.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"],
-    typer.Option(help="auto takes bfloat16 where the processor has it, else float32."),
-]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
-Images = Annotated[
-    list[str],
-    typer.Argument(
-        help="A folder (of images, or save_to_disk's), files, a quoted glob, a table, tar shards, "
-        "or an npz or safetensors file of your own features."
-    ),
-]
 
 
 def main() -> None:
@@ -51,48 +49,11 @@ def main() -> None:
         app(standalone_mode=True)
     except SystemExit as end:
         if end.code == STOPPED:
-            _say("stopped; what was encoded is kept, the same command goes on from there")
+            say("stopped; what was encoded is kept, the same command goes on from there")
         raise
     except (ValueError, OSError, FloatingPointError) as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         sys.exit(2)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _print_json(value: Any) -> None:
-    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
-    print(text.encode(errors="replace").decode())  # a path need not be valid Unicode
-
-
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    settings = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign or not key:
-            raise ValueError(f"--set expects stage.field=value or stage=method, got {pair!r}")
-        try:
-            settings[key.strip()] = json.loads(value)  # numbers, true, false, ["lists"]
-        except ValueError:
-            settings[key.strip()] = value
-    return settings
-
-
-def _run_options(console: Any, **options: Any) -> dict[str, Any]:
-    return {**options, "on_stage": console.stage, "on_progress": console.progress}
-
-
-def _backbone(source: Any, name: str, **options: Any) -> Any:
-    """Return the backbone for images, or the reader of a file of features."""
-    from nameonly.classifier import open_backbone
-    from nameonly.pipeline import backbone_for
-
-    backbone = backbone_for(source, open_backbone(name, **options))
-    if backbone.note:
-        _say(f"note: {backbone.note}")
-    return backbone
 
 
 def _version(wanted: bool | None) -> None:
@@ -121,16 +82,8 @@ def label(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.")] = None,
     recipe: Annotated[str, typer.Option(help="See `nameonly methods`.")] = "up_adapter",
-    backbone: Annotated[
-        str,
-        typer.Option(
-            help="A hub id, a local folder, open_clip:MODEL/TAG, or tiny (knows glyphs only)."
-        ),
-    ] = "openai/clip-vit-base-patch32",
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="stage.field=value or stage=method; may be repeated."),
-    ] = None,
+    backbone: BackboneName = "openai/clip-vit-base-patch32",
+    set_: Set = None,
     given: Annotated[
         Path | None, typer.Option(help="CSV or parquet table of labels that are known already.")
     ] = None,
@@ -156,7 +109,7 @@ def label(
     as_json: Json = False,
 ) -> None:
     """Label images from class names alone."""
-    settings = _settings(set_ or [])
+    settings = settings_from(set_ or [])
     if out is None and not dry_run:
         raise ValueError("label needs --out DIR, the folder to write (or --dry-run)")
 
@@ -172,10 +125,10 @@ def label(
     if out is not None:
         outputs.check_free(out, overwrite)
     loading = {"device": device, "dtype": dtype, "batch_size": batch_size}
-    model = _backbone(source, backbone, **loading)
-    others = [_backbone(source, name, **loading) for name in ensemble or []]
+    model = open_for(source, backbone, **loading)
+    others = [open_for(source, name, **loading) for name in ensemble or []]
     with Console(quiet=as_json) as console:
-        options = _run_options(console, limit=limit, seed=seed, column=column, cache=cache)
+        options = run_options(console, limit=limit, seed=seed, column=column, cache=cache)
         if dry_run:
             found = jobs.dry_run(source, label_space, model, **options)
         else:
@@ -190,9 +143,9 @@ def label(
                 **{**options, "out": out, "overwrite": overwrite},
             )
     if dry_run:
-        _print_json(found) if as_json else console.dry_run(found)
+        print_json(found) if as_json else console.dry_run(found)
         return
-    _print_json({**run.summary, "out": str(out)}) if as_json else console.run(run)
+    print_json({**run.summary, "out": str(out)}) if as_json else console.run(run)
 
 
 @app.command()
@@ -224,12 +177,79 @@ def predict(
     changed = {"model": backbone, "dtype": dtype, "device": device, "batch_size": batch_size}
     loaded = product.load(classifier, **{k: v for k, v in changed.items() if v is not None})
     if loaded.backbone.note:
-        _say(f"note: {loaded.backbone.note}")
+        say(f"note: {loaded.backbone.note}")
     source = images[0] if len(images) == 1 else images
     with Console(quiet=as_json) as console:
-        options = _run_options(console, limit=limit, seed=seed, column=column, cache=cache)
+        options = run_options(console, limit=limit, seed=seed, column=column, cache=cache)
         run = jobs.predict(loaded, source, **{**options, "out": out, "overwrite": overwrite})
-    _print_json({**run.summary, "out": str(out)}) if as_json else console.run(run)
+    print_json({**run.summary, "out": str(out)}) if as_json else console.run(run)
+
+
+@app.command()
+def generate(
+    classes: Annotated[str, typer.Option("--classes", "-c", help="cat,dog or a file of names.")],
+    out: Out,
+    per_class: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 120,
+    tricks: Annotated[
+        str, typer.Option(help="merged, or some of base,class_prompt,multi_domain,...")
+    ] = "merged",
+    model: Annotated[
+        str, typer.Option(help="A hub id or folder of diffusers, or tiny (knows glyphs only).")
+    ] = "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    adapt_to: Annotated[
+        list[str] | None,
+        typer.Option(help="Unlabelled images whose look the model learns first; may be repeated."),
+    ] = None,
+    given: Annotated[
+        Path | None, typer.Option(help="CSV or parquet of known labels of the images to adapt to.")
+    ] = None,
+    backbone: BackboneName = "openai/clip-vit-base-patch32",
+    keep_agreed: Annotated[
+        bool, typer.Option("--filter", help="Drop what the backbone disagrees with, and doubles.")
+    ] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="text_to_image.steps=20, filter.threshold=0.3; repeatable."),
+    ] = None,
+    seed: Seed = 0,
+    cache: Cache = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show prompts and counts; writes nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make synthetic images from class names; the same command resumes. Needs the extra synth."""
+    from nameonly import generation
+    from nameonly.console import Console
+    from nameonly.journal import Journal
+    from nameonly.label_space import read_label_space
+
+    loading = {"device": device, "dtype": dtype}
+    settings: dict[str, object] = {f"text_to_image.{k}": v for k, v in loading.items()}
+    settings |= {"text_to_image.model": model, "domain_lora.device": device}
+    settings |= {"prompt_tricks.tricks": tricks.split(",")}
+    settings |= {"prompt_tricks.seed": seed, "domain_lora.seed": seed}
+    settings |= {"filter.threshold": 0.0} if keep_agreed else {}
+    parts = generation.configured(generation.Generation(), settings | settings_from(set_ or []))
+    needs_backbone = adapt_to or parts.filter
+    wanted = generation.Wanted(
+        read_label_space(classes),
+        per_class,
+        adapt_to,
+        given,
+        open_for(adapt_to, backbone, **loading) if needs_backbone else None,
+        **({} if cache is None else {"cache": cache}),
+    )
+    with Console(quiet=as_json) as console:
+        if dry_run:
+            found = generation.look(wanted, parts)
+        else:
+            journal = Journal(None, console.stage, console.progress)
+            generation.generate(wanted, parts, out, journal)
+            found = generation.summary(out)
+    print_json(found) if as_json else console.generation(found)
 
 
 @app.command()
@@ -252,7 +272,7 @@ def evaluate(
 
     path = labels / "labels.parquet" if labels.is_dir() else labels
     found = evaluate_labels(path, truth, by=by, label_column=label_column, key_column=key_column)
-    _print_json(found.as_dict()) if as_json else Console().evaluation(found)
+    print_json(found.as_dict()) if as_json else Console().evaluation(found)
 
 
 @app.command()
@@ -266,7 +286,7 @@ def compare(
     from nameonly.evaluation.compare import compare_runs
 
     found = compare_runs(run1, run2)
-    _print_json(found.as_dict()) if as_json else Console().comparison(found)
+    print_json(found.as_dict()) if as_json else Console().comparison(found)
 
 
 @app.command()
@@ -281,7 +301,7 @@ def methods(as_json: Json = False) -> None:
         listed: dict[str, list[dict[str, str]]] = {stage: [] for stage in STAGES}
         for found in cards:
             listed[found.stage].append(asdict(found))
-        _print_json(listed)
+        print_json(listed)
         return
     from nameonly.console import Console
 
@@ -309,7 +329,7 @@ def doctor(
         found = [checks.write_reference(verify_backbone)]
     else:
         found = [checks.verify_backbone(verify_backbone)]
-    _print_json([vars(check) for check in found]) if as_json else Console().checks(found)
+    print_json([vars(check) for check in found]) if as_json else Console().checks(found)
     if any(check.failed for check in found):
         raise typer.Exit(1)
 
@@ -326,8 +346,8 @@ def demo(
     from nameonly.demo import run_demo
 
     with Console(quiet=as_json) as console:
-        found = run_demo(out, **_run_options(console, overwrite=overwrite, cache=cache))
-    _print_json(found) if as_json else console.demo(found)
+        found = run_demo(out, **run_options(console, overwrite=overwrite, cache=cache))
+    print_json(found) if as_json else console.demo(found)
 
 
 @app.command()
@@ -357,7 +377,7 @@ def bench(
         else:
             found = prepared.execute(console.note, console.stage, console.progress)
     if as_json:
-        _print_json(found.as_dict())
+        print_json(found.as_dict())
     else:
         console.bench_plan(found) if dry_run else console.bench(found)
     if found.failed and not dry_run:

@@ -25,6 +25,8 @@ STAGES = {
     "encode": "encoding images",
     "text": "encoding class names",
     "adapt": "adapting",
+    "generate": "making images",
+    "filter": "comparing with the class names",
     "decide": "deciding",
     "write": "writing labels",
     "report": "writing the report",
@@ -259,6 +261,24 @@ class Console:
         self.line(f"images  {found['images']}")
         self.line(f"labels  {found['labels']}")
         self.line(f"report  {found['report']}")
+
+    def generation(self, found: dict[str, Any]) -> None:
+        """Print what a folder of synthetic images holds, or what it would be asked for."""
+        if "tricks" in found:
+            self.line(f"{found['asked_for']:,} images of {len(found['classes'])} classes")
+            for trick, prompts in found["tricks"].items():
+                self.line(f"  {trick:<16} {', '.join(prompts)}, ...")
+            self.line("nothing was written")
+            return
+        self.line(f"{found['kept']:,} of {found['asked_for']:,} synthetic images kept")
+        for reason, n in found["dropped"].items():
+            self.line(f"{n:,} dropped: {reason}")
+        least = min(found["classes"], key=found["classes"].__getitem__)
+        self.line(f"fewest of {least!r}: {found['classes'][least]:,}")
+        if found["lora"]:
+            self.line(f"adapted     {found['out']}/lora")
+        self.line(f"images      {found['out']}/images")
+        self.line(f"table       {found['out']}/synthetic.parquet")
 
     def bench_plan(self, found: "Found") -> None:
         """Print the runs of a plan and which of them are there."""

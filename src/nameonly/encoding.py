@@ -70,6 +70,25 @@ def encode_image_set(
     return _encode(images, backbone, open_store(cache, "images", backbone), on_progress)
 
 
+def features_in_order(
+    images: ImageSet, backbone: Backbone, cache: Path, on_progress: Progress | None = None
+) -> Features:
+    """Return features in the order of images that all are readable.
+
+    Raises:
+        ValueError: If an image cannot be read.
+    """
+    encoded = encode_image_set(images, backbone, cache, on_progress)
+    if encoded.quarantined:
+        first = encoded.quarantined[0]
+        raise ValueError(
+            f"{len(encoded.quarantined)} images cannot be read, first {first.source}: "
+            f"{first.reason}"
+        )
+    rows = {image_id: i for i, image_id in enumerate(encoded.features.ids)}
+    return encoded.features.subset(torch.tensor([rows[i] for i in images.ids], dtype=torch.long))
+
+
 def encode_views(
     images: ImageSet,
     backbone: Backbone,

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from nameonly.adapters import Adapter
 from nameonly.backbones import Backbone
-from nameonly.encoding import encode_image_set, encode_views
+from nameonly.encoding import encode_views, features_in_order
 from nameonly.prompt_learning import PromptLearner
 from nameonly.pseudo_labels import PseudoLabeller
 from nameonly.task import Adapted, Task
-from nameonly.types import Features, ImageSet, PseudoLabels
+from nameonly.types import PseudoLabels
 
 Learner = Adapter | PromptLearner
 
@@ -48,7 +48,8 @@ def learn(task: Task, learner: Learner, labels: PseudoLabels, part: str = "promp
             "choose prompt_learning=text_context or a recipe with adapters"
         )
     fresh.fit(images, task.text, labels, backbone, checkpoint=checkpoint, on_epoch=hear)
-    features = Features(_encode(images, fresh.backbone_), images.ids, fresh.backbone_.name)
+    with TemporaryDirectory() as folder:
+        features = features_in_order(images, fresh.backbone_, Path(folder))
     return Adapted(fresh.text_, labels, fresh.text_.predict_logits(features), fresh.backbone_)
 
 
@@ -118,10 +119,3 @@ def _progress(task: Task, learner: PromptLearner) -> Callable[[int, float], None
         hear(done, total)
 
     return on_epoch
-
-
-def _encode(images: ImageSet, backbone: Backbone) -> Float[Tensor, "n d"]:
-    with TemporaryDirectory() as folder:
-        encoded = encode_image_set(images, backbone, Path(folder)).features
-    rows = {image_id: i for i, image_id in enumerate(encoded.ids)}
-    return encoded.values[[rows[i] for i in images.ids]]

@@ -16,6 +16,7 @@ STAGES = (
     "prompt_learning",
     "adapters",
     "relabelling",
+    "synthesis",
     "decisions",
     "recipes",
 )
@@ -147,9 +148,18 @@ def build_recipe(name: str, settings: Mapping[str, Any] | None = None, seed: int
         if "seed" in {f.name for f in fields(part)}:
             values[stage].setdefault("seed", seed)
         if values[stage]:
-            changed = _grouped(f"{stage}.{name_of(part)}", settings_of(part), values[stage])
-            parts[stage] = create(stage, name_of(part), **changed)
+            parts[stage] = reconfigure(stage, part, values[stage])
     return replace(recipe, **parts)
+
+
+def reconfigure(stage: str, part: Any, values: Mapping[str, Any]) -> Any:
+    """Return a method of a stage with other values of some fields; it stays as it is.
+
+    Raises:
+        ValueError: If there is no such field, or a value is of another type.
+    """
+    changed = _grouped(f"{stage}.{name_of(part)}", settings_of(part), values)
+    return create(stage, name_of(part), **changed)
 
 
 def _grouped(where: str, settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

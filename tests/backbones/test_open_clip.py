@@ -512,7 +512,10 @@ def test_weights_for_the_other_activation_are_refused(hub):
         ("ViT-B-32/laion3b", "got 'laion3b'; open_clip knows for 'ViT-B-32'"),
         ("ViT-B-32-quickgelu/laion2b_e16", "'laion2b_e16' belongs to ViT-B-32"),
         ("ViT-B-32/laion2b_e16", "hub did not give 'timm/vit_base_patch32_clip_224.laion2b_e16'"),
-        ("zzzz/laion2b", "no model 'zzzz' and 'zzzz/laion2b' is no folder Expected open_clip:MODEL"),
+        (
+            "zzzz/laion2b",
+            "no model 'zzzz' and 'zzzz/laion2b' is no folder Expected open_clip:MODEL",
+        ),
         ("ViT-B-16-SigLIP/webli", "hub did not give 'timm/ViT-B-16-SigLIP'"),
         ("ViT-B-16-SigLIP/webli@{here}", "needs the tokenizer 'timm/ViT-B-16-SigLIP'"),
         ("hf-hub:nobody/nothing", "hub did not give 'nobody/nothing'"),

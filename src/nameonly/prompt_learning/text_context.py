@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from nameonly.backbones import Backbone
 from nameonly.loop import Schedule, minimise
+from nameonly.ops.chance import batch_generator
 from nameonly.ops.initial import named_normal
 from nameonly.ops.losses import partial_label_loss
 from nameonly.types import Features, ImageSet, PseudoLabels, TextClassifier
@@ -34,8 +35,7 @@ def drawn_views(features: Features, rows: Int[Tensor, " b"], seed: int) -> Float
     """
     if features.views is None:
         return features.values[rows]
-    key = int((rows * torch.arange(1, len(rows) + 1)).sum()) * 7919 + seed
-    generator = torch.Generator().manual_seed(key % 2**63)
+    generator = batch_generator(rows, seed)
     return features.views[torch.randint(len(features.views), rows.shape, generator=generator), rows]
 
 

@@ -7,3 +7,4 @@ was trained on rendered glyphs by ``python -m nameonly.tiny.train_clip`` and loa
 from pathlib import Path
 
 MODEL = Path(__file__).parent / "clip"
+DIFFUSION = Path(__file__).parent / "diffusion"

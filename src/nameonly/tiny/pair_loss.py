@@ -73,6 +73,16 @@ def move_images(
     return (moved * gain + lift).clamp(-1, 1).expand(-1, 3, -1, -1)
 
 
+def chance_of(rows: Int[Tensor, " b"], seed: int) -> int:
+    """Return a seed that follows from the rows of a batch and their order, so a run can resume."""
+    return int((rows * torch.arange(1, len(rows) + 1)).sum()) + seed
+
+
+def true_styles(seen: list[bool]) -> list[str]:
+    """Return the names of the styles that can be seen."""
+    return [style for style, on in zip(glyphs.STYLES, seen, strict=True) if on]
+
+
 @dataclass(frozen=True)
 class PairLoss:
     """The loss of a batch of rows; its chance depends on the rows alone, so a run can resume."""
@@ -85,15 +95,13 @@ class PairLoss:
 
     def __call__(self, rows: Int[Tensor, " b"]) -> Float[Tensor, ""]:
         """Return the loss of fresh captions and moved pictures of these rows."""
-        places = torch.arange(1, len(rows) + 1)
-        chance = int((rows * places).sum()) + self.seed
+        chance = chance_of(rows, self.seed)
         generator = torch.Generator().manual_seed(chance)
         rng = np.random.default_rng(chance)
         labels, seen = self.data.labels[rows], self.data.seen[rows]
         texts, named = [], []
         for label, shown in zip(labels.tolist(), seen.tolist(), strict=True):
-            styles = [s for s, is_seen in zip(glyphs.STYLES, shown, strict=True) if is_seen]
-            text, words = write_caption(label, styles, rng)
+            text, words = write_caption(label, true_styles(shown), rng)
             texts.append(text)
             named.append([style in words for style in glyphs.STYLES])
         with torch.autocast("cpu", torch.bfloat16):

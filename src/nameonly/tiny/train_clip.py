@@ -24,7 +24,7 @@ from nameonly.tiny.clip_files import (
     train_tokenizer,
 )
 from nameonly.tiny.glyph_set import GlyphSet, render_set
-from nameonly.tiny.pair_loss import LARGEST_SCALE, PairLoss
+from nameonly.tiny.pair_loss import LARGEST_SCALE, PairLoss, true_styles
 
 TEMPLATE = "a photo of a {}."
 
@@ -98,12 +98,8 @@ def train(recipe: Recipe, out: Path, work: Path) -> None:
 def caption_corpus(data: GlyphSet, seed: int, n: int = 20_000) -> list[str]:
     """Return captions of the first ``n`` glyphs, for the tokenizer to learn from."""
     rng = np.random.default_rng((seed, n))
-    styles = [
-        [s for s, on in zip(glyphs.STYLES, row, strict=True) if on]
-        for row in data.seen[:n].tolist()
-    ]
-    labels = data.labels[:n].tolist()
-    return [write_caption(a, b, rng)[0] for a, b in zip(labels, styles, strict=True)]
+    labels, seen = data.labels[:n].tolist(), data.seen[:n].tolist()
+    return [write_caption(a, true_styles(b), rng)[0] for a, b in zip(labels, seen, strict=True)]
 
 
 def held_out_accuracy(folder: Path, work: Path, n: int = 4_000) -> tuple[float, float]:

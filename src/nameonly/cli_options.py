@@ -1,0 +1,86 @@
+"""What the commands share: options that several have, settings, JSON, opening a backbone."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a finished run in the folder.")
+]
+Limit = Annotated[int | None, typer.Option(help="Take a random sample of this many sources.")]
+Seed = Annotated[int, typer.Option(help="Of the sample and of whatever trains.")]
+Column = Annotated[str | None, typer.Option(help="Column of images or paths in a table.")]
+Cache = Annotated[Path | None, typer.Option(help="Folder of the feature stores.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(help="auto takes bfloat16 where the processor has it, else float32."),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
+Images = Annotated[
+    list[str],
+    typer.Argument(
+        help="A folder (of images, or save_to_disk's), files, a quoted glob, a table, tar shards, "
+        "or an npz or safetensors file of your own features."
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="stage.field=value or stage=method; may be repeated."),
+]
+BackboneName = Annotated[
+    str,
+    typer.Option(
+        help="A hub id, a local folder, open_clip:MODEL/TAG, or tiny (knows glyphs only)."
+    ),
+]
+
+
+def say(text: str) -> None:
+    """Print a line on stderr."""
+    print(text, file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    print(text.encode(errors="replace").decode())  # a path need not be valid Unicode
+
+
+def settings_from(pairs: list[str]) -> dict[str, Any]:
+    """Return the settings of ``--set``: numbers, true, false and lists as JSON has them.
+
+    Raises:
+        ValueError: If one is no ``name=value``.
+    """
+    settings = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise ValueError(f"--set expects stage.field=value or stage=method, got {pair!r}")
+        try:
+            settings[key.strip()] = json.loads(value)
+        except ValueError:
+            settings[key.strip()] = value
+    return settings
+
+
+def run_options(console: Any, **options: Any) -> dict[str, Any]:
+    """Return options of a run that a console follows."""
+    return {**options, "on_stage": console.stage, "on_progress": console.progress}
+
+
+def open_for(source: Any, name: str, **options: Any) -> Any:
+    """Return the backbone for images, or the reader of a file of features."""
+    from nameonly.classifier import open_backbone
+    from nameonly.pipeline import backbone_for
+
+    backbone = backbone_for(source, open_backbone(name, **options))
+    if backbone.note:
+        say(f"note: {backbone.note}")
+    return backbone

@@ -1,0 +1,246 @@
+"""Generates a folder of synthetic images: adapt the model, write requests, draw, filter."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nameonly import methods
+from nameonly.backbones import Backbone
+from nameonly.encoding import build_text_classifier, features_in_order
+from nameonly.journal import Journal
+from nameonly.label_tables.reading import read_labels
+from nameonly.pipeline import ImageSpec, read_inputs
+from nameonly.preparation import given_labels
+from nameonly.prompts.templates import Templates
+from nameonly.pseudo_labels import PseudoLabeller
+from nameonly.pseudo_labels.top_k_per_class import TopKPerClass
+from nameonly.store import default_cache
+from nameonly.synthesis._adaptation import trained_for
+from nameonly.synthesis._pipelines import fingerprint
+from nameonly.synthesis.domain_lora import DomainLora
+from nameonly.synthesis.filter import Filter
+from nameonly.synthesis.prompt_tricks import PromptTricks
+from nameonly.synthesis.text_to_image import TextToImage
+from nameonly.synthetic import SyntheticImages, read_synthetic, read_table, record_decisions
+from nameonly.types import ImageSet, LabelSpace, PseudoLabels, TextClassifier
+
+STAGE = "synthesis"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What makes the images, part by part.
+
+    Attributes:
+        prompt_tricks: Writes the requests.
+        text_to_image: Makes the images.
+        domain_lora: Adapts the model to unlabelled images, where there are some.
+        pseudo_labels: Chooses the images that it is adapted to, and their captions.
+        filter: Says which of the images made to keep; None keeps all.
+    """
+
+    prompt_tricks: PromptTricks = field(default_factory=PromptTricks)
+    text_to_image: TextToImage = field(default_factory=TextToImage)
+    domain_lora: DomainLora = field(default_factory=DomainLora)
+    pseudo_labels: PseudoLabeller = field(default_factory=TopKPerClass)
+    filter: Filter | None = None
+
+
+def configured(parts: Generation, settings: Mapping[str, Any]) -> Generation:
+    """Return the parts with ``"part.field" -> value`` put in; a filter's field brings the filter.
+
+    Raises:
+        ValueError: If there is no such part or field, or a value is of another type.
+    """
+    stages = dict.fromkeys(("prompt_tricks", "text_to_image", "domain_lora", "filter"), STAGE)
+    stages["pseudo_labels"] = "pseudo_labels"
+    for key, value in settings.items():
+        name, dot, setting = key.partition(".")
+        if name not in stages or not dot:
+            raise ValueError(f"generation has no setting {key!r}; {methods.offer(name, [*stages])}")
+        part = getattr(parts, name) or Filter()
+        parts = replace(parts, **{name: methods.reconfigure(stages[name], part, {setting: value})})
+    return parts
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a generation was asked for.
+
+    Attributes:
+        label_space: The classes.
+        images_per_class: How many images of each.
+        adapt_to: Unlabelled images that the model learns the look of; None leaves it as it is.
+        given: Labels of some of them that are known already.
+        backbone: Labels the images to adapt to, and filters; needed for these two alone.
+        cache: Folder of the feature stores.
+    """
+
+    label_space: LabelSpace
+    images_per_class: int
+    adapt_to: ImageSpec | None = None
+    given: Path | Mapping[str, str] | None = None
+    backbone: Backbone | None = None
+    cache: Path = field(default_factory=default_cache)
+
+    def __post_init__(self) -> None:
+        if self.given is not None and self.adapt_to is None:
+            raise ValueError("given labels are of the images to adapt to; name those too")
+        if self.adapt_to is not None and self.backbone is None:
+            raise ValueError("a backbone is needed to label the images that the model adapts to")
+
+    @cached_property
+    def text(self) -> TextClassifier:
+        """The zero-shot classifier that labels and filters.
+
+        Raises:
+            ValueError: If there is no backbone.
+        """
+        if self.backbone is None:
+            raise ValueError("a backbone is needed to filter the images made")
+        texts = Templates().texts(self.label_space)
+        return build_text_classifier(texts, self.label_space, self.backbone, self.cache)
+
+
+def generate(
+    wanted: Wanted, parts: Generation, out: Path, journal: Journal | None = None
+) -> SyntheticImages:
+    """Make a folder of synthetic images; the same call goes on where one was stopped.
+
+    Args:
+        wanted: Classes, numbers, and images to adapt to.
+        parts: What makes the images.
+        out: Folder: ``images/``, ``synthetic.parquet``, and ``lora/`` where the model was adapted.
+        journal: Times the stages.
+
+    Returns:
+        The images kept.
+
+    Raises:
+        ValueError: If classes, settings or images are bad, or no image is kept of a class.
+        FloatingPointError: If training or images are not finite.
+        OSError: If the folder cannot be written.
+    """
+    journal = journal or Journal()
+    requests = parts.prompt_tricks.requests(wanted.label_space, wanted.images_per_class)
+    with journal.stage("load"):
+        _ = parts.text_to_image.folder
+        if parts.filter is not None:
+            _ = wanted.text
+    if wanted.adapt_to is not None:
+        lora = _adapt(wanted, parts, out / "lora", journal)
+        parts = replace(parts, text_to_image=replace(parts.text_to_image, lora=str(lora)))
+    with journal.stage("generate"):
+        made = parts.text_to_image.generate(requests, out, journal.on_progress)
+    if parts.filter is not None:
+        with journal.stage("filter"):
+            made = _filter(wanted, parts.filter, out)
+    made.labels(wanted.label_space)  # no class may be empty
+    return made
+
+
+def captioned(
+    wanted: Wanted, labeller: PseudoLabeller, journal: Journal
+) -> tuple[ImageSet, PseudoLabels]:
+    """Return the images to adapt to, and the labels that the model learns them under.
+
+    Raises:
+        ValueError: If there is no image, or given labels fit none.
+    """
+    assert wanted.backbone is not None and wanted.adapt_to is not None
+    inputs = read_inputs(wanted.adapt_to, wanted.backbone, wanted.cache, journal)
+    images, features, known = inputs.distinct_images(), inputs.features, None
+    if images is None:
+        raise ValueError("the model is adapted to images, not to a file of features")
+    if wanted.given is not None:
+        table = wanted.given if isinstance(wanted.given, Mapping) else read_labels(wanted.given)
+        known = given_labels(table, features, images, wanted.label_space)
+    logits = wanted.text.predict_logits(features)
+    return images, labeller.label(features, logits, wanted.label_space, known)
+
+
+def _adapt(wanted: Wanted, parts: Generation, folder: Path, journal: Journal) -> Path:
+    """Train the LoRA, unless the very same one lies there."""
+    images, labels = captioned(wanted, parts.pseudo_labels, journal)
+    learner, model = parts.domain_lora, parts.text_to_image.folder
+    facts = [
+        methods.settings_of(learner),
+        fingerprint(model),
+        wanted.label_space.class_names,
+        labels.ids,
+        labels.labels.tolist(),
+    ]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+    there = trained_for(folder)
+    if there == key:
+        return folder
+    if there:
+        raise ValueError(
+            f"{folder} was trained on other images or with other settings; choose a new folder"
+        )
+    with journal.stage("adapt"):
+        return learner.adapt(
+            images,
+            labels,
+            wanted.label_space,
+            model,
+            folder,
+            key=key,
+            on_epoch=lambda epoch, _loss: journal.on_progress(epoch, learner.schedule.epochs),
+        )
+
+
+def _filter(wanted: Wanted, sieve: Filter, out: Path) -> SyntheticImages:
+    """Judge all images that were made, write it down, and return those that stay."""
+    text, backbone = wanted.text, wanted.backbone
+    assert backbone is not None
+    made, _ = read_synthetic(out, with_dropped=True)
+    features = features_in_order(made.images, backbone, wanted.cache)
+    found = sieve.keep(features, made.labels(wanted.label_space), text)
+    record_decisions(out, made.images.sources, found.agreement.tolist(), found.reasons)
+    return read_synthetic(out)[0]
+
+
+def look(wanted: Wanted, parts: Generation) -> dict[str, Any]:
+    """Return what a generation would ask for: counts, and the first prompts of every trick."""
+    requests = parts.prompt_tricks.requests(wanted.label_space, wanted.images_per_class)
+    tricks: dict[str, list[str]] = {}
+    for request in requests:
+        shown = f"{request.prompt!r} at guidance {request.guidance_scale:g}"
+        seen = tricks.setdefault(request.trick, [])
+        if len(seen) < 3 and shown not in seen:
+            seen.append(shown)
+    return {
+        "asked_for": len(requests),
+        "classes": dict.fromkeys(wanted.label_space.class_names, wanted.images_per_class),
+        "tricks": tricks,
+        "model": parts.text_to_image.model,
+    }
+
+
+def summary(out: Path) -> dict[str, Any]:
+    """Return what a folder of synthetic images holds: counts, by class and by reason."""
+    rows = read_table(out)
+    kept = [row for row in rows if row["kept"]]
+    classes = {row["class_name"]: 0 for row in rows}
+    for row in kept:
+        classes[row["class_name"]] += 1
+    dropped: dict[str, int] = {}
+    for row in rows:
+        if not row["kept"]:
+            reason = row["reason"].split(":")[0]
+            reason = "low agreement" if reason.startswith("agreement") else reason
+            dropped[reason] = dropped.get(reason, 0) + 1
+    return {
+        "out": str(out),
+        "asked_for": len(rows),
+        "kept": len(kept),
+        "classes": classes,
+        "dropped": dropped,
+        "model": rows[0]["model"],
+        "lora": rows[0]["lora"],
+    }

@@ -1,0 +1,158 @@
+"""Makes the images of requests in a folder: batches, resumption, redrawing, the table."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from jaxtyping import Float
+
+from nameonly.synthetic import (
+    ImageFormat,
+    ImageRequest,
+    SyntheticImages,
+    read_facts,
+    read_synthetic,
+    write_image,
+    write_table,
+)
+
+# numbers that a redrawn image adds to its seed; far from those of its neighbours
+NEXT_DRAW = 1_000_003
+# a picture that is of one colour, or nearly, shows nothing
+BLANK = 2 / 255
+Draw = Callable[[Sequence[ImageRequest]], tuple[Float[np.ndarray, "b h w 3"], list[bool]]]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How requests become images in a folder.
+
+    Attributes:
+        draw: Makes a batch: values in [0, 1], and which of them a safety checker refused.
+        facts: Of the generator; written beside those of every request.
+        batch_size: Images made at once.
+        draws: How often an image that is blank or refused is drawn before it is given up.
+        image_format: Of the files.
+    """
+
+    draw: Draw
+    facts: Mapping[str, Any]
+    batch_size: int
+    draws: int
+    image_format: ImageFormat
+
+    def into(
+        self,
+        folder: Path,
+        requests: Sequence[ImageRequest],
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> SyntheticImages:
+        """Make every image that the folder lacks, then the table.
+
+        Batches are cut from the whole list, so that a run that resumes makes an image among the
+        same neighbours, to the same bytes.
+
+        Raises:
+            ValueError: If there is nothing to make, the folder holds other images in these places,
+                or another run writes it.
+            FloatingPointError: If values are not finite.
+            OSError: If an image cannot be written.
+        """
+        if not requests:
+            raise ValueError("there are no requests to make images of")
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"another run makes images in {folder} now; wait for it") from None
+        try:
+            write_table(self._rows(folder, requests, on_progress or _ignore), folder)
+        finally:
+            lock.release()
+        return read_synthetic(folder)[0]
+
+    def _rows(
+        self,
+        folder: Path,
+        requests: Sequence[ImageRequest],
+        on_progress: Callable[[int, int], None],
+    ) -> list[dict[str, Any]]:
+        rows = [self._found(folder, request) for request in requests]
+        done = sum(row is not None for row in rows)
+        for batch in batches(requests, self.batch_size):
+            lacking = sum(rows[i] is None for i in batch)
+            if lacking:
+                made = self._make(folder, [requests[i] for i in batch])
+                for i, row in zip(batch, made, strict=True):
+                    rows[i] = row
+                done += lacking
+                on_progress(done, len(requests))
+        return [row for row in rows if row is not None]
+
+    def _row(self, request: ImageRequest) -> dict[str, Any]:
+        path = request.path(self.image_format).as_posix()
+        return {"path": path, **asdict(request), **self.facts}
+
+    def _found(self, folder: Path, request: ImageRequest) -> dict[str, Any] | None:
+        """Return the row of an image that is there, None where it is to be made."""
+        wanted = self._row(request)
+        path = folder / wanted["path"]
+        found = read_facts(path)
+        if found is None:
+            return None
+        differing = sorted(k for k in wanted if found.get(k) != wanted[k])
+        if differing:
+            shown = [f"{k} {found.get(k)!r} there, {wanted[k]!r} here" for k in differing[:3]]
+            raise ValueError(
+                f"{path} is another image than the one asked for ({'; '.join(shown)}); choose a "
+                "new folder"
+            )
+        return found
+
+    def _make(self, folder: Path, batch: Sequence[ImageRequest]) -> list[dict[str, Any]]:
+        """Make and write one batch; return its rows."""
+        rows = [self._row(request) | {"draws": 0, "unsafe_draws": 0} for request in batch]
+        left = list(range(len(batch)))
+        for turn in range(self.draws):
+            again = [replace(batch[i], seed=batch[i].seed + turn * NEXT_DRAW) for i in left]
+            values, refused = self.draw(again)
+            self._check_finite(values)
+            for picture, unsafe, i in zip(values, refused, list(left), strict=True):
+                rows[i]["draws"] += 1
+                rows[i]["unsafe_draws"] += int(unsafe)
+                if not unsafe and np.ptp(picture, axis=(0, 1)).max() >= BLANK:
+                    rows[i] |= {"made": True, "kept": True, "reason": ""}
+                    pixels = np.rint(picture * 255).astype(np.uint8)
+                    write_image(pixels, folder / rows[i]["path"], rows[i])
+                    left.remove(i)
+            if not left:
+                break
+        for i in left:
+            why = "refused by the safety checker" if rows[i]["unsafe_draws"] else "blank"
+            reason = f"{why} in {self.draws} draws"
+            rows[i] |= {"made": False, "kept": False, "reason": reason}
+        return rows
+
+    def _check_finite(self, values: Float[np.ndarray, "b h w 3"]) -> None:
+        if not np.isfinite(values).all():
+            raise FloatingPointError(
+                f"the model {self.facts['model']!r} made images that are not finite in "
+                f"{self.facts['dtype']}; use bfloat16 or float32"
+            )
+
+
+def batches(requests: Sequence[ImageRequest], size: int) -> list[list[int]]:
+    """Return places of requests that are made at once: those of one guidance and strength."""
+    alike: dict[tuple[float, float], list[int]] = defaultdict(list)
+    for i, request in enumerate(requests):
+        alike[request.guidance_scale, request.strength].append(i)
+    return [group[k : k + size] for group in alike.values() for k in range(0, len(group), size)]
+
+
+def _ignore(*_: object) -> None:
+    """Tell nobody."""

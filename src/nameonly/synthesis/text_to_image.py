@@ -1,0 +1,131 @@
+"""Images from texts by any text-to-image pipeline of diffusers.
+
+Paper: Rombach, Blattmann, Lorenz, Esser, Ommer. High-Resolution Image Synthesis with Latent
+    Diffusion Models. CVPR 2022, arXiv 2112.10752; guidance: Ho, Salimans, arXiv 2207.12598;
+    as a training set: Shipard et al. (MA-ZSC), arXiv 2302.03298.
+Code: https://github.com/huggingface/diffusers
+Differs: one generator per image, on the CPU, so that a seed gives its image in any batch and on any
+    device, within rounding; 40 steps as MA-ZSC, by the scheduler that belongs to the weights.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from nameonly.backbones._devices import choose_device, choose_dtype
+from nameonly.synthesis._adaptation import lora_id
+from nameonly.synthesis._drawing import Drawing
+from nameonly.synthesis._pipelines import (
+    PromptEncoder,
+    Scheduler,
+    draw_batch,
+    find_model,
+    fingerprint,
+    load_pipeline,
+)
+from nameonly.synthetic import ImageFormat, ImageRequest, SyntheticImages
+
+__all__ = ["TextToImage"]
+
+
+@dataclass(frozen=True)
+class TextToImage:
+    """Makes images with Stable Diffusion 1 to 3, its turbo kinds, or what else diffusers has.
+
+    Attributes:
+        model: A hub id, a folder in the layout of diffusers, or ``"tiny"`` (knows glyphs only).
+        revision: Branch, tag or commit on the hub.
+        steps: Denoising steps; turbo kinds take 1 to 4.
+        scheduler: ``"model"`` for the one that belongs to the weights.
+        lora: File or folder of LoRA weights (see ``domain_lora``); empty for none.
+        side: Height and width in pixels; None for the model's own.
+        batch_size: Images made at once.
+        draws: How often an image that is blank or refused by the model's safety checker is drawn
+            before it is given up.
+        image_format: ``"webp"`` or ``"png"``, both lossless.
+        device: ``"auto"``, or what ``torch.device`` takes.
+        dtype: ``"auto"`` takes bfloat16 where the processor has it, else float32.
+    """
+
+    model: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    revision: str = "main"
+    steps: int = 40
+    scheduler: Scheduler = "model"
+    lora: str = ""
+    side: int | None = None
+    batch_size: int = 8
+    draws: int = 5
+    image_format: ImageFormat = "webp"
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "draws"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the model lies."""
+        return find_model(self.model, self.revision)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What its images depend on besides their requests."""
+        return {
+            "model": self.model,
+            "revision": fingerprint(self.folder),
+            "lora": lora_id(Path(self.lora)) if self.lora else "",
+            "scheduler": type(self.pipeline.scheduler).__name__,
+            "steps": self.steps,
+            "side": self.side or 0,
+            "dtype": str(self.pipeline.dtype).removeprefix("torch."),
+        }
+
+    @cached_property
+    def pipeline(self) -> Any:
+        """The pipeline of diffusers, loaded at first use."""
+        device = choose_device(self.device)
+        return load_pipeline(
+            self.folder,
+            device=device,
+            dtype=choose_dtype(self.dtype, device),
+            scheduler=self.scheduler,
+            lora=Path(self.lora) if self.lora else None,
+        )
+
+    @cached_property
+    def _encode(self) -> PromptEncoder:
+        return PromptEncoder(self.pipeline)
+
+    def generate(
+        self,
+        requests: Sequence[ImageRequest],
+        folder: Path,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> SyntheticImages:
+        """Make every image that the folder lacks, then its table; the same call resumes.
+
+        The same request gives the same bytes in batches of the same shape, and values within 2/255
+        in others (measured in float32 on a CPU).
+
+        Raises:
+            ValueError: If the model cannot be had, the LoRA is another model's, no image could be
+                made, or the folder holds other images in these places.
+            FloatingPointError: If images are not finite.
+            OSError: If an image cannot be written.
+        """
+        how = Drawing(self.draw, self.facts, self.batch_size, self.draws, self.image_format)
+        return how.into(folder, requests, on_progress)
+
+    def draw(
+        self, requests: Sequence[ImageRequest]
+    ) -> tuple[Float[np.ndarray, "b h w 3"], list[bool]]:
+        """Make images of one guidance scale: values in [0, 1], and which are refused as unsafe."""
+        more = {"num_inference_steps": self.steps, "height": self.side, "width": self.side}
+        return draw_batch(self.pipeline, self._encode, requests, **more)

@@ -1,0 +1,217 @@
+"""Synthetic images on disk: what is asked for, what was made, and how each came to be.
+
+A folder holds ``images/CLASS/NUMBER.webp`` (or .png) and ``synthetic.parquet`` with a row for each.
+An image carries its row in its own metadata (EXIF ImageDescription, JSON), so that the table can be
+made again from the images, and a run that was stopped knows what it has.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Int, UInt8
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from nameonly.images import Quarantined, hash_rows
+from nameonly.sources.locations import FileLocation
+from nameonly.types import ImageSet, LabelSpace, class_key
+
+TABLE = "synthetic.parquet"
+DESCRIPTION = 0x010E  # EXIF's ImageDescription
+# names that a file cannot have on Windows
+RESERVED = re.compile(r"con|prn|aux|nul|(com|lpt)\d")
+ImageFormat = Literal["webp", "png"]
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """One synthetic image to make.
+
+    Attributes:
+        class_name: The class it shall show.
+        number: Its place among the images of its class, from 0.
+        prompt: The text that it is made from.
+        trick: The prompt trick that wrote the text, see ``synthesis/prompt_tricks.py``.
+        guidance_scale: Weight of the text against none; 1 and below go without guidance.
+        seed: Of its noise.
+        source: The real image that it varies, by its id; empty where it is made from noise alone.
+        strength: How much of that image is made anew, in (0, 1]; 1 where it is made from noise.
+    """
+
+    class_name: str
+    number: int
+    prompt: str
+    trick: str
+    guidance_scale: float
+    seed: int
+    source: str = ""
+    strength: float = 1.0
+
+    def path(self, image_format: ImageFormat) -> Path:
+        """Return its place in the folder."""
+        return Path("images") / class_folder(self.class_name) / f"{self.number:05d}.{image_format}"
+
+
+def class_folder(class_name: str) -> str:
+    """Return a folder name for a class: readable, safe on every file system, one for each name."""
+    plain = re.sub(r"[^a-z0-9]+", "-", class_name.casefold()).strip("-")[:60]
+    if plain and plain == class_name and not RESERVED.fullmatch(plain):
+        return plain
+    digest = hashlib.sha256(class_name.encode()).hexdigest()[:8]
+    return f"{plain or 'class'}-{digest}"
+
+
+def write_image(pixels: UInt8[np.ndarray, "h w 3"], path: Path, facts: Mapping[str, Any]) -> None:
+    """Write an image, lossless, with its facts inside; it appears whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    image = Image.fromarray(pixels)
+    exif = Image.Exif()
+    exif[DESCRIPTION] = json.dumps(facts, sort_keys=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        image.save(partial, path.suffix.lstrip(".").upper(), lossless=True, exif=exif)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def read_facts(path: Path) -> dict[str, Any] | None:
+    """Return the facts inside an image, None where it is absent, damaged or carries none."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            facts = json.loads(image.getexif()[DESCRIPTION])
+    except (OSError, UnidentifiedImageError, KeyError, ValueError, SyntaxError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Write ``synthetic.parquet``, whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    partial = folder / f".{TABLE}.partial"
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), partial)
+    partial.replace(folder / TABLE)
+
+
+def read_table(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of ``synthetic.parquet``.
+
+    Raises:
+        ValueError: If the folder has none, or it is damaged.
+    """
+    path = folder / TABLE
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no finished synthetic images: there is no {TABLE}")
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        for row in rows:
+            _ = row["path"], row["class_name"], row["made"], row["kept"]
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}); generate again into its folder") from error
+    return rows
+
+
+def record_decisions(
+    folder: Path, paths: Sequence[str], agreement: Sequence[float], reasons: Sequence[str]
+) -> None:
+    """Write into the table which images a filter keeps: those without a reason to go.
+
+    Args:
+        folder: Of the table.
+        paths: Of the images that were judged; the others stay as they are.
+        agreement: The backbone's probability of the class that each was made for.
+        reasons: Why an image goes, empty where it stays.
+
+    Raises:
+        ValueError: If the folder has no table, or it is damaged.
+        OSError: If the table cannot be written.
+    """
+    judged = dict(zip(paths, zip(agreement, reasons, strict=True), strict=True))
+    rows = read_table(folder)
+    for row in rows:
+        value, reason = judged.get(row["path"], (None, row["reason"]))
+        row["agreement"] = value
+        if row["path"] in judged:
+            row |= {"kept": not reason, "reason": reason}
+    write_table(rows, folder)
+
+
+@dataclass(frozen=True)
+class SyntheticImages:
+    """The images of a folder that were made and kept.
+
+    Attributes:
+        images: One row per image.
+        class_names: The class that each was made for.
+        rows: The table's row of each.
+    """
+
+    images: ImageSet
+    class_names: tuple[str, ...]
+    rows: tuple[dict[str, Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.class_names)
+
+    def labels(self, label_space: LabelSpace) -> Int[Tensor, " n"]:
+        """Return the class index of every image.
+
+        Raises:
+            ValueError: If an image is of another class, or a class has no image.
+        """
+        index = {class_key(name): i for i, name in enumerate(label_space.class_names)}
+        foreign = sorted({name for name in self.class_names if class_key(name) not in index})
+        if foreign:
+            raise ValueError(
+                f"the synthetic images are of classes {foreign}, which are none of "
+                f"{list(label_space.class_names)}"
+            )
+        labels = torch.tensor([index[class_key(name)] for name in self.class_names])
+        counts = torch.bincount(labels, minlength=len(label_space))
+        empty = [label_space.class_names[i] for i in (counts == 0).nonzero()[:, 0].tolist()]
+        if empty:
+            raise ValueError(
+                f"no synthetic image is left of {', '.join(map(repr, empty))}; generate more, or "
+                "filter less"
+            )
+        return labels
+
+
+def read_synthetic(
+    folder: Path, *, with_dropped: bool = False
+) -> tuple[SyntheticImages, list[Quarantined]]:
+    """Return the images of a folder, and those that cannot be read.
+
+    Args:
+        folder: With ``synthetic.parquet``.
+        with_dropped: Also those that a filter dropped.
+
+    Raises:
+        ValueError: If the folder has no table, the table is damaged, or no image is left.
+    """
+    rows = read_table(folder)
+    wanted = {str(row["path"]): row for row in rows if row["made" if with_dropped else "kept"]}
+    if not wanted:
+        raise ValueError(f"none of the {len(rows)} images of {folder} was kept")
+    places = [(path, FileLocation(str((folder / path).absolute()))) for path in wanted]
+    images, unreadable = hash_rows(places)
+    found = tuple(wanted[path] for path in images.sources)
+    return SyntheticImages(images, tuple(row["class_name"] for row in found), found), unreadable

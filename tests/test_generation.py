@@ -1,0 +1,213 @@
+"""The command ``generate`` from class names to a filtered folder."""
+
+import json
+import sys
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+from diffusion_models import CLASSES, generator, new_model
+from PIL import Image
+
+from nameonly import cli, generation
+from nameonly.backbones.clip import ClipBackbone
+from nameonly.generation import Generation, Wanted, configured, generate
+from nameonly.loop import Schedule
+from nameonly.synthesis._adaptation import lora_id
+from nameonly.synthesis.domain_lora import DomainLora
+from nameonly.synthesis.filter import Filter
+from nameonly.synthesis.prompt_tricks import PromptTricks
+from nameonly.synthetic import read_synthetic, read_table
+
+LORA = "lora/pytorch_lora_weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return new_model(tmp_path_factory.mktemp("diffusion") / "model")
+
+
+@pytest.fixture(scope="module")
+def photos(all_digits, tmp_path_factory):
+    """Thirty digits in a folder."""
+    folder = tmp_path_factory.mktemp("photos")
+    for row in range(30):
+        with Image.open(all_digits[0] / f"digit-{row:04d}.png") as image:
+            image.save(folder / f"{row}.png")
+    return folder
+
+
+@pytest.fixture
+def parts(model):
+    return Generation(
+        prompt_tricks=PromptTricks(("base", "class_prompt")),
+        text_to_image=generator(model),
+        domain_lora=DomainLora(2, schedule=Schedule(2, 8, 1e-2), dtype="float32", flip=False),
+    )
+
+
+def backbone():
+    return ClipBackbone("tiny", device="cpu", dtype="float32")
+
+
+def wanted(tmp_path, **fields):
+    return Wanted(
+        **{"label_space": CLASSES, "images_per_class": 3, "cache": tmp_path / "c", **fields}
+    )
+
+
+def test_without_images_to_adapt_to(parts, tmp_path):
+    made = generate(wanted(tmp_path), parts, tmp_path / "out")
+    assert len(made) == 9 and not (tmp_path / "out" / "lora").exists()
+    found = generation.summary(tmp_path / "out")
+    assert found["kept"] == found["asked_for"] == 9 and found["lora"] == ""
+    assert found["classes"] == {"zero": 3, "one": 3, "seven": 3}
+
+
+def test_adapted_to_images_and_filtered(parts, photos, tmp_path):
+    out = tmp_path / "out"
+    asked = wanted(tmp_path, adapt_to=photos, backbone=backbone())
+    made = generate(asked, replace(parts, filter=Filter(share=0.5)), out)
+    rows = read_table(out)
+    assert len(made) == 6 and sum(not row["kept"] for row in rows) == 3
+    assert {row["lora"] for row in rows} != {""}
+    assert all(0 <= row["agreement"] <= 1 for row in rows)
+    assert generation.summary(out)["dropped"] == {"not among the best 2 of 3": 3}
+    plain = generate(wanted(tmp_path), parts, tmp_path / "plain")
+    one, other = made.images.sources[0], plain.images.sources[0]
+    assert (out / one).read_bytes() != (tmp_path / "plain" / other).read_bytes()
+
+
+def test_the_lora_is_trained_once_for_the_same_images(parts, photos, tmp_path):
+    out = tmp_path / "out"
+    asked = wanted(tmp_path, adapt_to=photos, backbone=backbone())
+    generate(asked, parts, out)
+    before = (out / LORA).stat().st_mtime_ns
+    generate(replace(asked, images_per_class=4), parts, out)
+    assert (out / LORA).stat().st_mtime_ns == before
+    longer = replace(parts.domain_lora, schedule=Schedule(3, 8, 1e-2))
+    with pytest.raises(ValueError, match="was trained on other images or with other settings"):
+        generate(asked, replace(parts, domain_lora=longer), out)
+    assert (out / LORA).stat().st_mtime_ns == before
+
+
+def test_given_labels_caption_their_images(parts, photos, tmp_path):
+    asked = wanted(tmp_path, adapt_to=photos, backbone=backbone())
+    given = {f"{row}.png": "seven" for row in range(30)}
+    for name, fields in (("free", {}), ("given", {"given": given})):
+        generate(replace(asked, **fields), parts, tmp_path / name)
+    assert lora_id(tmp_path / "free" / "lora") != lora_id(tmp_path / "given" / "lora")
+
+
+def test_captions_see_no_truth(parts, all_digits, photos, tmp_path):
+    """Class folders and file names that say the truth, or a lie, change nothing."""
+    lie = tmp_path / "lie"
+    for row in range(30):
+        (lie / CLASSES.class_names[row % 3]).mkdir(parents=True, exist_ok=True)
+        target = lie / CLASSES.class_names[row % 3] / f"{CLASSES.class_names[row % 3]}-{row}.png"
+        target.write_bytes((photos / f"{row}.png").read_bytes())
+    for name, images in (("plain", photos), ("lie", lie)):
+        asked = wanted(tmp_path, adapt_to=images, backbone=backbone())
+        generate(asked, parts, tmp_path / f"out-{name}")
+    assert lora_id(tmp_path / "out-plain" / "lora") == lora_id(tmp_path / "out-lie" / "lora")
+
+
+def test_a_class_that_the_filter_empties_is_told(parts, tmp_path):
+    made = generate(wanted(tmp_path), parts, tmp_path / "out")
+    for source in made.images.sources[:3]:
+        (tmp_path / "out" / source).write_bytes(b"")
+    with pytest.raises(ValueError, match="no synthetic image is left of 'zero'"):
+        read_synthetic(tmp_path / "out")[0].labels(CLASSES)
+
+
+def test_settings_find_their_part(model):
+    found = configured(
+        Generation(),
+        {
+            "text_to_image.steps": 5,
+            "prompt_tricks.tricks": ["base"],
+            "domain_lora.schedule.epochs": 7,
+            "pseudo_labels.images_per_class": 3,
+            "filter.threshold": 0.2,
+        },
+    )
+    assert found.text_to_image.steps == 5 and found.prompt_tricks.tricks == ("base",)
+    assert found.domain_lora.schedule.epochs == 7 and found.pseudo_labels.images_per_class == 3
+    assert found.filter == Filter(threshold=0.2) and Generation().filter is None
+    for key, words in (
+        ("text_to_imag.steps", "did you mean 'text_to_image'"),
+        ("steps", "has no setting 'steps'"),
+        ("text_to_image.step", "did you mean 'steps'"),
+        ("filter.threshhold", "did you mean 'threshold'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            configured(Generation(), {key: 1})
+
+
+def test_what_does_not_go_together_is_refused(parts, tmp_path):
+    with pytest.raises(ValueError, match="given labels are of the images to adapt to"):
+        wanted(tmp_path, given={"a": "zero"})
+    with pytest.raises(ValueError, match="a backbone is needed to label"):
+        wanted(tmp_path, adapt_to="photos")
+    with pytest.raises(ValueError, match="a backbone is needed to filter"):
+        generate(wanted(tmp_path), replace(parts, filter=Filter()), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# --- the command
+
+
+def run(capsys, *arguments):
+    sys.argv = ["nameonly", "generate", *map(str, arguments)]
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    printed = capsys.readouterr()
+    return end.value.code, printed.out, printed.err
+
+
+@pytest.fixture
+def command(monkeypatch, model):
+    monkeypatch.setattr(sys, "argv", [])
+    return [
+        *("-c", "zero,one,seven", "--per-class", 2, "--model", model, "--dtype", "float32"),
+        *("--set", "text_to_image.steps=2", "--backbone", "tiny"),
+    ]
+
+
+def test_the_command_from_names_to_a_filtered_folder(command, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    adapting = ["--adapt-to", photos, "--set", "domain_lora.schedule.epochs=1", "--filter"]
+    code, printed, _ = run(capsys, *command, *adapting, "--tricks", "base", "--out", out, "--json")
+    assert code == 0
+    found = json.loads(printed)
+    assert found["asked_for"] == 6 and sum(found["classes"].values()) == found["kept"]
+    rows = pq.read_table(out / "synthetic.parquet").to_pylist()
+    assert {row["trick"] for row in rows} == {"base"} and {row["steps"] for row in rows} == {2}
+    code, printed, _ = run(capsys, *command, *adapting, "--tricks", "base", "--out", out)
+    assert code == 0 and f"{found['kept']} of 6 synthetic images kept" in printed
+    assert "adapted" in printed
+
+
+def test_a_dry_run_shows_prompts_and_writes_nothing(command, tmp_path, capsys):
+    code, printed, _ = run(capsys, *command, "--dry-run", "--out", tmp_path / "out")
+    assert code == 0 and "6 images of 3 classes" in printed and "nothing was written" in printed
+    assert "'an image of a zero' at guidance 7.5" in printed
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--tricks", "magic"], "there is no trick 'magic'"),
+        (["--set", "text_to_image.steps=0"], "steps must be at least 1"),
+        (["--set", "text_to_image.steps=many"], "steps expects int, got 'many'"),
+        (["--model", "nobody/nothing"], "hub did not give 'nobody/nothing'"),
+        (["--adapt-to", "nowhere"], "nowhere"),
+        (["--given", "labels.csv"], "given labels are of the images to adapt to"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_written(command, tmp_path, capsys, arguments, words):
+    code, printed, told = run(capsys, *command, *arguments, "--out", tmp_path / "out")
+    assert code == 2 and not printed
+    assert words in told and told.strip().splitlines()[-1].startswith("error: ")
+    assert not (tmp_path / "out" / "synthetic.parquet").exists()
