@@ -10,6 +10,7 @@ from PIL import Image
 from nameonly import methods
 from nameonly.images import load
 from nameonly.learning import scores
+from nameonly.loop import Schedule
 from nameonly.task import Task
 from nameonly.types import Features, LabelSpace, PseudoLabels, TextClassifier
 
@@ -199,6 +200,13 @@ def test_decision_gives_a_class_or_none(decision, toy):
 
 def shortened(recipe):
     """A recipe whose prompts, if it learns some, train for a moment."""
+    if hasattr(recipe, "text_to_image"):
+        recipe = replace(
+            recipe,
+            text_to_image=replace(recipe.text_to_image, model="tiny", steps=1, batch_size=16),
+            domain_lora=replace(recipe.domain_lora, schedule=Schedule(1, 32, 1e-3)),
+            support_set=replace(recipe.support_set, images_per_class=2),
+        )
     if not hasattr(recipe, "prompt_learning"):
         return recipe
     learner = recipe.prompt_learning
@@ -210,10 +218,10 @@ def shortened(recipe):
     return replace(recipe, **changed)
 
 
-def test_recipe_stays_as_it_is_and_repeats_itself(recipe, toy, digit_task):
+def test_recipe_stays_as_it_is_and_repeats_itself(recipe, toy, digit_task, tmp_path):
     recipe = shortened(recipe)
     learns_prompts = hasattr(recipe, "prompt_learning")
-    task = digit_task[0] if learns_prompts else Task(*toy[:3])
+    task = replace(digit_task[0], cache=tmp_path) if learns_prompts else Task(*toy[:3])
     before = methods.describe_recipe(recipe)
     adapted = recipe.fit(task)
     assert methods.describe_recipe(recipe) == before

@@ -23,7 +23,7 @@ ORDER = [
         "synthesis",
     },
     {"methods", "encoding", "classifier", "task"},
-    {"learning"},
+    {"learning", "generating"},
     {"relabelling"},
     {"recipes"},
     {"preparation"},

@@ -1,9 +1,7 @@
 """Generates a folder of synthetic images: adapt the model, write requests, draw, filter."""
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from nameonly import methods
 from nameonly.backbones import Backbone
 from nameonly.encoding import build_text_classifier, features_in_order
+from nameonly.generating import Captions, adapt_generator
 from nameonly.journal import Journal
 from nameonly.label_tables.reading import read_labels
 from nameonly.pipeline import ImageSpec, read_inputs
@@ -19,16 +18,12 @@ from nameonly.prompts.templates import Templates
 from nameonly.pseudo_labels import PseudoLabeller
 from nameonly.pseudo_labels.top_k_per_class import TopKPerClass
 from nameonly.store import default_cache
-from nameonly.synthesis._adaptation import trained_for
-from nameonly.synthesis._pipelines import fingerprint
 from nameonly.synthesis.domain_lora import DomainLora
 from nameonly.synthesis.filter import Filter
 from nameonly.synthesis.prompt_tricks import PromptTricks
 from nameonly.synthesis.text_to_image import TextToImage
 from nameonly.synthetic import SyntheticImages, read_synthetic, read_table, record_decisions
 from nameonly.types import ImageSet, LabelSpace, PseudoLabels, TextClassifier
-
-STAGE = "synthesis"
 
 
 @dataclass(frozen=True)
@@ -56,14 +51,13 @@ def configured(parts: Generation, settings: Mapping[str, Any]) -> Generation:
     Raises:
         ValueError: If there is no such part or field, or a value is of another type.
     """
-    stages = dict.fromkeys(("prompt_tricks", "text_to_image", "domain_lora", "filter"), STAGE)
-    stages["pseudo_labels"] = "pseudo_labels"
+    names = [f.name for f in fields(parts)]
     for key, value in settings.items():
         name, dot, setting = key.partition(".")
-        if name not in stages or not dot:
-            raise ValueError(f"generation has no setting {key!r}; {methods.offer(name, [*stages])}")
+        if name not in names or not dot:
+            raise ValueError(f"generation has no setting {key!r}; {methods.offer(name, names)}")
         part = getattr(parts, name) or Filter()
-        parts = replace(parts, **{name: methods.reconfigure(stages[name], part, {setting: value})})
+        parts = replace(parts, **{name: methods.reconfigure(part, {setting: value})})
     return parts
 
 
@@ -132,8 +126,13 @@ def generate(
         if parts.filter is not None:
             _ = wanted.text
     if wanted.adapt_to is not None:
-        lora = _adapt(wanted, parts, out / "lora", journal)
-        parts = replace(parts, text_to_image=replace(parts.text_to_image, lora=str(lora)))
+        images, labels = captioned(wanted, parts.pseudo_labels, journal)
+        captions = Captions(images, labels, wanted.label_space)
+        with journal.stage("adapt"):
+            generator = adapt_generator(
+                parts.text_to_image, parts.domain_lora, captions, out / "lora", journal.on_progress
+            )
+        parts = replace(parts, text_to_image=generator)
     with journal.stage("generate"):
         made = parts.text_to_image.generate(requests, out, journal.on_progress)
     if parts.filter is not None:
@@ -161,37 +160,6 @@ def captioned(
         known = given_labels(table, features, images, wanted.label_space)
     logits = wanted.text.predict_logits(features)
     return images, labeller.label(features, logits, wanted.label_space, known)
-
-
-def _adapt(wanted: Wanted, parts: Generation, folder: Path, journal: Journal) -> Path:
-    """Train the LoRA, unless the very same one lies there."""
-    images, labels = captioned(wanted, parts.pseudo_labels, journal)
-    learner, model = parts.domain_lora, parts.text_to_image.folder
-    facts = [
-        methods.settings_of(learner),
-        fingerprint(model),
-        wanted.label_space.class_names,
-        labels.ids,
-        labels.labels.tolist(),
-    ]
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:24]
-    there = trained_for(folder)
-    if there == key:
-        return folder
-    if there:
-        raise ValueError(
-            f"{folder} was trained on other images or with other settings; choose a new folder"
-        )
-    with journal.stage("adapt"):
-        return learner.adapt(
-            images,
-            labels,
-            wanted.label_space,
-            model,
-            folder,
-            key=key,
-            on_epoch=lambda epoch, _loss: journal.on_progress(epoch, learner.schedule.epochs),
-        )
 
 
 def _filter(wanted: Wanted, sieve: Filter, out: Path) -> SyntheticImages:

@@ -14,8 +14,9 @@ from nameonly.backbones import Backbone
 from nameonly.encoding import encode_views, features_in_order
 from nameonly.prompt_learning import PromptLearner
 from nameonly.pseudo_labels import PseudoLabeller
+from nameonly.synthesis.support_set import join_features, join_images
 from nameonly.task import Adapted, Task
-from nameonly.types import PseudoLabels
+from nameonly.types import Features, ImageSet, PseudoLabels
 
 Learner = Adapter | PromptLearner
 
@@ -36,20 +37,21 @@ def learn(task: Task, learner: Learner, labels: PseudoLabels, part: str = "promp
     if isinstance(fresh, Adapter):
         scorer = fresh.fit(task.features, task.text, labels)
         return Adapted(scorer, labels, getattr(scorer, "logits_", None))
-    backbone, images = _backbone(task), task.images
+    backbone = _backbone(task)
+    features, images, shown = with_support(task, labels)
     checkpoint = task.checkpoints and task.checkpoints / f"{part}.safetensors"
     hear = _progress(task, fresh)
     if fresh.reads == "features":
-        fresh.fit(task.features, task.text, labels, backbone, checkpoint=checkpoint, on_epoch=hear)
+        fresh.fit(features, task.text, shown, backbone, checkpoint=checkpoint, on_epoch=hear)
         return Adapted(fresh.text_, labels)
-    if images is None:
+    if images is None or task.images is None:
         raise ValueError(
             "learned tokens in the image tower need the images themselves, not their features; "
             "choose prompt_learning=text_context or a recipe with adapters"
         )
-    fresh.fit(images, task.text, labels, backbone, checkpoint=checkpoint, on_epoch=hear)
+    fresh.fit(images, task.text, shown, backbone, checkpoint=checkpoint, on_epoch=hear)
     with TemporaryDirectory() as folder:
-        features = features_in_order(images, fresh.backbone_, Path(folder))
+        features = features_in_order(task.images, fresh.backbone_, Path(folder))
     return Adapted(fresh.text_, labels, fresh.text_.predict_logits(features), fresh.backbone_)
 
 
@@ -78,6 +80,22 @@ def with_views(task: Task, learner: Learner) -> Task:
         on_progress=task.on_progress,
     )
     return replace(task, features=replace(task.features, views=views))
+
+
+def with_support(
+    task: Task, labels: PseudoLabels
+) -> tuple[Features, ImageSet | None, PseudoLabels]:
+    """Return what prompts learn from: the task's images, and after them the synthetic ones.
+
+    Raises:
+        ValueError: If the two cannot be joined.
+    """
+    support = task.support
+    if support is None:
+        return task.features, task.images, labels
+    images = None if task.images is None else join_images(task.images, support.images)
+    joined = support.settings.join_labels(labels, support.features.ids, support.labels)
+    return join_features(task.features, support.features), images, joined
 
 
 def label_and_learn(task: Task, labeller: PseudoLabeller, learner: Learner) -> Adapted:

@@ -135,9 +135,9 @@ def build_recipe(name: str, settings: Mapping[str, Any] | None = None, seed: int
     recipe = create("recipes", name)
     parts = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
     chosen = {key: value for key, value in (settings or {}).items() if "." not in key}
-    for stage, method in chosen.items():
-        _check_part(name, stage, parts)
-        parts[stage] = create(stage, str(method))
+    for slot, method in chosen.items():
+        _check_part(name, slot, parts)
+        parts[slot] = create(stage_of(parts[slot]), str(method))
     values: dict[str, dict[str, Any]] = {stage: {} for stage in parts}
     for key, value in (settings or {}).items():
         if "." in key:
@@ -148,16 +148,17 @@ def build_recipe(name: str, settings: Mapping[str, Any] | None = None, seed: int
         if "seed" in {f.name for f in fields(part)}:
             values[stage].setdefault("seed", seed)
         if values[stage]:
-            parts[stage] = reconfigure(stage, part, values[stage])
+            parts[stage] = reconfigure(part, values[stage])
     return replace(recipe, **parts)
 
 
-def reconfigure(stage: str, part: Any, values: Mapping[str, Any]) -> Any:
-    """Return a method of a stage with other values of some fields; it stays as it is.
+def reconfigure(part: Any, values: Mapping[str, Any]) -> Any:
+    """Return a method with other values of some fields; it stays as it is.
 
     Raises:
         ValueError: If there is no such field, or a value is of another type.
     """
+    stage = stage_of(part)
     changed = _grouped(f"{stage}.{name_of(part)}", settings_of(part), values)
     return create(stage, name_of(part), **changed)
 
@@ -199,6 +200,11 @@ def check_type(where: str, key: str, value: Any, hint: Any) -> None:
 def name_of(method: object) -> str:
     """Return a method's name: that of its file."""
     return type(method).__module__.rsplit(".", 1)[-1]
+
+
+def stage_of(method: object) -> str:
+    """Return a method's stage: its file's folder."""
+    return type(method).__module__.rsplit(".", 2)[-2]
 
 
 def settings_of(method: Any) -> dict[str, Any]:

@@ -8,9 +8,28 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nameonly.backbones import Backbone
+from nameonly.ops.mixing import mix_probs
+from nameonly.synthesis.support_set import SupportSet
 from nameonly.types import Features, ImageSet, LabelSpace, PseudoLabels, Scorer, TextClassifier
 
 OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Support:
+    """Synthetic images that prompts learn from beside the real ones.
+
+    Attributes:
+        features: One row per image.
+        images: In the same order.
+        labels: The class that each was made for.
+        settings: What they count.
+    """
+
+    features: Features
+    images: ImageSet
+    labels: Int[Tensor, " m"]
+    settings: SupportSet
 
 
 @dataclass(frozen=True)
@@ -26,6 +45,10 @@ class Task:
         images: The images themselves, in the order of ``features``; None where there are none.
         start: Logits that the first pseudo-labels are made from where they are not the text's own:
             those of an ensemble of backbones.
+        auxiliary: Probabilities of another classifier that a scorer's are mixed with before images
+            are labelled by them (AiR).
+        auxiliary_weight: Weight of these against the scorer's.
+        support: Synthetic images that prompts also learn from.
         cache: Folder of the feature stores; None keeps nothing.
         checkpoints: Folder in which training leaves its state and finds it again; None for none.
         on_progress: Called with done and total inside long stages.
@@ -38,6 +61,9 @@ class Task:
     backbone: Backbone | None = None
     images: ImageSet | None = None
     start: Float[Tensor, "n c"] | None = None
+    auxiliary: Float[Tensor, "n c"] | None = None
+    auxiliary_weight: float = 1.0
+    support: Support | None = None
     cache: Path | None = None
     checkpoints: Path | None = None
     on_progress: OnProgress | None = None
@@ -51,7 +77,14 @@ class Task:
 
     def start_logits(self) -> Float[Tensor, "n c"]:
         """Return the scores that the first pseudo-labels are made from."""
-        return self.text.predict_logits(self.features) if self.start is None else self.start
+        own = self.text.predict_logits(self.features) if self.start is None else self.start
+        return self.mixed(own)
+
+    def mixed(self, logits: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+        """Return what images are labelled by: a scorer's logits, or the mixture's logarithm."""
+        if self.auxiliary is None:
+            return logits
+        return mix_probs(logits.softmax(dim=1), self.auxiliary, self.auxiliary_weight).log()
 
 
 @dataclass(frozen=True)

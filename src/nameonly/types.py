@@ -274,6 +274,7 @@ class PseudoLabels:
         confidence: Training weight of each image, in [0, 1].
         places: Where classes have a limited number of places: the class whose place each image
             took, -1 for none. It may be another than its most probable candidate.
+        weights: Of each image in the loss of prompts; None for 1.
     """
 
     ids: tuple[str, ...]
@@ -281,6 +282,7 @@ class PseudoLabels:
     candidates: Bool[Tensor, "n c"]
     confidence: Float[Tensor, " n"]
     places: Int[Tensor, " n"] | None = None
+    weights: Float[Tensor, " n"] | None = None
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.probs):
@@ -322,6 +324,7 @@ class PseudoLabels:
             self.candidates[rows],
             self.confidence[rows],
             None if self.places is None else self.places[rows],
+            None if self.weights is None else self.weights[rows],
         )
 
     def check_fits(self, inputs: Features | ImageSet) -> None:

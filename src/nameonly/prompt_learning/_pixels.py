@@ -19,8 +19,8 @@ LEVELS = 256
 
 def training_set(
     inputs: Features | ImageSet, pseudo_labels: PseudoLabels, targets: Literal["soft", "candidates"]
-) -> tuple[ImageSet, Float[Tensor, "m c"]]:
-    """Return the selected images, in order of id, and what they are to be.
+) -> tuple[ImageSet, Float[Tensor, "m c"], Float[Tensor, " m"] | None]:
+    """Return the selected images, in order of id, what they are to be, and their weights.
 
     An id is a hash of the image's bytes: neither file names nor the order of rows change the order.
 
@@ -37,7 +37,8 @@ def training_set(
     selected = pseudo_labels.selected.tolist()
     rows = [i for i in sorted(range(len(inputs)), key=inputs.ids.__getitem__) if selected[i]]
     labels = pseudo_labels.subset(torch.tensor(rows))
-    return inputs.subset(rows), labels.targets if targets == "soft" else labels.candidates.float()
+    wanted = labels.targets if targets == "soft" else labels.candidates.float()
+    return inputs.subset(rows), wanted, labels.weights
 
 
 @dataclass(frozen=True)

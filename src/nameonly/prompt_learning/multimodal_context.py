@@ -116,7 +116,7 @@ class MultimodalContext:
                 to other images, or an image can no longer be read.
             FloatingPointError: If the loss is not finite.
         """
-        images, targets = training_set(inputs, pseudo_labels, self.targets)
+        images, targets, weights = training_set(inputs, pseudo_labels, self.targets)
         pixels = PixelCache(images, backbone)
         shared = SharedTokens(backbone.prompt_shape, self.n_context, self.width, self.seed)
         encode = backbone.text_prompter(text.class_names, self.n_context)
@@ -125,7 +125,8 @@ class MultimodalContext:
             context, tokens = shared()
             values = backbone.encode_with_tokens(pixels.read(rows), tokens)
             logits = text.logit_scale * values @ encode(context).T
-            return partial_label_loss(logits, targets[rows].to(values))
+            weighing = None if weights is None else weights[rows].to(values)
+            return partial_label_loss(logits, targets[rows].to(values), weighing)
 
         minimise(
             loss,
@@ -138,7 +139,7 @@ class MultimodalContext:
         )
         with torch.no_grad():
             context, tokens = shared()
-            weights = encode(context).cpu()
-        self.text_ = TextClassifier(weights, text.logit_scale, text.class_names)
+            learned = encode(context).cpu()
+        self.text_ = TextClassifier(learned, text.logit_scale, text.class_names)
         self.backbone_ = PromptedBackbone(backbone, tokens)
         return self

@@ -111,7 +111,7 @@ class TextContext:
         targets = labels.targets if self.targets == "soft" else labels.candidates.float()
         start = [self._start(text, backbone, i) for i in range(self.n_prompts)]
         encode = backbone.text_prompter(text.class_names, start[0].shape[-2])
-        weights = []
+        weighing, joined = labels.weights, []
         for i, context in enumerate(start):
             parameter = nn.Parameter(context)
 
@@ -119,7 +119,8 @@ class TextContext:
                 learned = encode(p)
                 values = drawn_views(selected, rows, self.seed).to(learned.device)
                 logits = text.logit_scale * values @ learned.T
-                return partial_label_loss(logits, targets[rows].to(learned.device))
+                weights = None if weighing is None else weighing[rows].to(learned.device)
+                return partial_label_loss(logits, targets[rows].to(learned.device), weights)
 
             minimise(
                 loss,
@@ -131,9 +132,9 @@ class TextContext:
                 on_epoch=on_epoch,
             )
             with torch.no_grad():
-                weights.append(encode(parameter).cpu())
+                joined.append(encode(parameter).cpu())
         # the mean of one prompt is that prompt to the bit
-        mean = torch.stack(weights).mean(dim=0)
+        mean = torch.stack(joined).mean(dim=0)
         self.text_ = TextClassifier(mean, text.logit_scale, text.class_names)
         self.backbone_ = backbone
         return self

@@ -87,14 +87,15 @@ class VisualContext:
                 to other images, or an image can no longer be read.
             FloatingPointError: If the loss is not finite.
         """
-        images, targets = training_set(inputs, pseudo_labels, self.targets)
+        images, targets, weights = training_set(inputs, pseudo_labels, self.targets)
         pixels, shape = PixelCache(images, backbone), backbone.prompt_shape
         tokens = nn.Parameter(start_tokens(shape, self.n_context, self.deep, self.seed))
 
         def loss(rows: Int[Tensor, " b"]) -> Float[Tensor, ""]:
             values = backbone.encode_with_tokens(pixels.read(rows), tokens)
             logits = text.logit_scale * values @ text.weights.to(values).T
-            return partial_label_loss(logits, targets[rows].to(values))
+            weighing = None if weights is None else weights[rows].to(values)
+            return partial_label_loss(logits, targets[rows].to(values), weighing)
 
         minimise(
             loss,

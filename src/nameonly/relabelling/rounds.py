@@ -90,7 +90,7 @@ class Rounds:
             held = torch.bincount(taken[taken >= 0], minlength=len(task.label_space))
             part = f"round-{turn:02d}"
             adapted = learn(self._heard(task, turn), self._learner(learner, turn), labels, part)
-            logits = scores(task, adapted)
+            logits = task.mixed(scores(task, adapted))
         assert adapted is not None
         return adapted
 

@@ -85,12 +85,12 @@ class Drawing:
         rows = [self._found(folder, request) for request in requests]
         done = sum(row is not None for row in rows)
         for batch in batches(requests, self.batch_size):
-            lacking = sum(rows[i] is None for i in batch)
+            lacking = [k for k, i in enumerate(batch) if rows[i] is None]
             if lacking:
-                made = self._make(folder, [requests[i] for i in batch])
-                for i, row in zip(batch, made, strict=True):
-                    rows[i] = row
-                done += lacking
+                made = self._make(folder, [requests[i] for i in batch], lacking)
+                for k, row in made.items():
+                    rows[batch[k]] = row
+                done += len(lacking)
                 on_progress(done, len(requests))
         return [row for row in rows if row is not None]
 
@@ -114,15 +114,19 @@ class Drawing:
             )
         return found
 
-    def _make(self, folder: Path, batch: Sequence[ImageRequest]) -> list[dict[str, Any]]:
-        """Make and write one batch; return its rows."""
-        rows = [self._row(request) | {"draws": 0, "unsafe_draws": 0} for request in batch]
-        left = list(range(len(batch)))
+    def _make(
+        self, folder: Path, batch: Sequence[ImageRequest], lacking: Sequence[int]
+    ) -> dict[int, dict[str, Any]]:
+        """Make one batch, write the images that the folder lacks, and return their rows."""
+        rows = {i: self._row(batch[i]) | {"draws": 0, "unsafe_draws": 0} for i in lacking}
+        left, drawn = list(lacking), list(range(len(batch)))
         for turn in range(self.draws):
-            again = [replace(batch[i], seed=batch[i].seed + turn * NEXT_DRAW) for i in left]
+            again = [replace(batch[i], seed=batch[i].seed + turn * NEXT_DRAW) for i in drawn]
             values, refused = self.draw(again)
             self._check_finite(values)
-            for picture, unsafe, i in zip(values, refused, list(left), strict=True):
+            for picture, unsafe, i in zip(values, refused, drawn, strict=True):
+                if i not in left:
+                    continue
                 rows[i]["draws"] += 1
                 rows[i]["unsafe_draws"] += int(unsafe)
                 if not unsafe and np.ptp(picture, axis=(0, 1)).max() >= BLANK:
@@ -130,7 +134,8 @@ class Drawing:
                     pixels = np.rint(picture * 255).astype(np.uint8)
                     write_image(pixels, folder / rows[i]["path"], rows[i])
                     left.remove(i)
-            if not left:
+            drawn = list(left)
+            if not drawn:
                 break
         for i in left:
             why = "refused by the safety checker" if rows[i]["unsafe_draws"] else "blank"

@@ -1,0 +1,164 @@
+"""Synthetic images for a task: the model adapts to its images, makes others, and these are encoded.
+
+What was made lies in the cache and is found again by whatever it depends on.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nameonly import methods
+from nameonly.adapters import Adapter
+from nameonly.encoding import features_in_order
+from nameonly.ops.labelling import hard_candidates
+from nameonly.pseudo_labels import PseudoLabeller
+from nameonly.synthesis._adaptation import trained_for
+from nameonly.synthesis._pipelines import fingerprint
+from nameonly.synthesis.domain_lora import DomainLora
+from nameonly.synthesis.prompt_tricks import PromptTricks
+from nameonly.synthesis.support_set import SupportSet
+from nameonly.synthesis.text_to_image import TextToImage
+from nameonly.task import Support, Task
+from nameonly.types import ImageSet, LabelSpace, PseudoLabels
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Unlabelled images and what a text-to-image model learns them under.
+
+    Attributes:
+        images: To adapt to.
+        labels: In the same order; images without one are left out.
+        label_space: Names the captions.
+    """
+
+    images: ImageSet
+    labels: PseudoLabels
+    label_space: LabelSpace
+
+
+def digest_of(facts: Any) -> str:
+    """Return a short hash of plain data."""
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def adaptation_key(generator: TextToImage, learner: DomainLora, captions: Captions) -> str:
+    """Return a hash of all that a LoRA depends on."""
+    labels = captions.labels.labels.tolist()
+    pairs = sorted((i, n) for i, n in zip(captions.labels.ids, labels, strict=True) if n >= 0)
+    names = captions.label_space.class_names
+    model = fingerprint(generator.folder)
+    return digest_of([methods.settings_of(learner), model, names, pairs])
+
+
+def adapt_generator(
+    generator: TextToImage,
+    learner: DomainLora,
+    captions: Captions,
+    folder: Path,
+    hear: Callable[[int, int], None] | None = None,
+) -> TextToImage:
+    """Return the generator with a LoRA, trained unless the very same one lies in the folder.
+
+    Args:
+        generator: It stays as it is.
+        learner: Trains the LoRA.
+        captions: What it is trained on.
+        folder: Of the LoRA.
+        hear: Called with the epochs done and in all.
+
+    Raises:
+        ValueError: If the folder holds another LoRA, or see ``DomainLora.adapt``.
+    """
+    key, there = adaptation_key(generator, learner, captions), trained_for(folder)
+    if there not in ("", key):
+        raise ValueError(
+            f"{folder} was trained on other images or with other settings; choose a new folder"
+        )
+    if not there:
+        learner.adapt(
+            captions.images,
+            captions.labels,
+            captions.label_space,
+            generator.folder,
+            folder,
+            key=key,
+            on_epoch=lambda epoch, _: hear and hear(epoch, learner.schedule.epochs),
+        )
+    return replace(generator, lora=str(folder))
+
+
+def adapted_to_task(
+    task: Task, generator: TextToImage, learner: DomainLora, labeller: PseudoLabeller
+) -> TextToImage:
+    """Return the generator adapted to a task's images, captioned by its first scores.
+
+    A learner of no epochs leaves it as it is.
+
+    Raises:
+        ValueError: If the task has no images or no cache.
+    """
+    if learner.schedule.epochs == 0:
+        return generator
+    images, cache = _images(task), _cache(task)
+    labels = labeller.label(task.features, task.start_logits(), task.label_space, task.given)
+    captions = Captions(images, labels, task.label_space)
+    folder = cache / "lora" / adaptation_key(generator, learner, captions)
+    return adapt_generator(generator, learner, captions, folder, task.on_progress)
+
+
+def enriched(
+    task: Task,
+    tricks: PromptTricks,
+    generator: TextToImage,
+    adapter: Adapter,
+    settings: SupportSet,
+) -> Task:
+    """Return the task with synthetic images and what their own classifier says of the real ones.
+
+    Args:
+        task: It stays as it is.
+        tricks: Writes the requests.
+        generator: Makes the images, once: more of them later leave the first ones as they are.
+        adapter: The classifier that is fitted on them alone.
+        settings: How many, and what they count.
+
+    Raises:
+        ValueError: If the task has no backbone or no cache, or no image was made of a class.
+    """
+    if task.backbone is None:
+        raise ValueError("synthetic images need a backbone, and own features come without one")
+    requests = tricks.requests(task.label_space, settings.images_per_class)
+    plan = digest_of([methods.settings_of(tricks), generator.facts, generator.batch_size])
+    folder = _cache(task) / "synthetic" / plan
+    made = generator.generate(requests, folder, task.on_progress)
+    features = features_in_order(made.images, task.backbone, _cache(task), task.on_progress)
+    labels = made.labels(task.label_space)
+    candidates = hard_candidates(labels, len(task.label_space))
+    probs = candidates.to(features.values)
+    known = PseudoLabels(features.ids, probs, candidates, probs.amax(dim=1))
+    fitted = adapter.fit(features, task.text, known)
+    return replace(
+        task,
+        auxiliary=fitted.predict_logits(task.features).softmax(dim=1),
+        auxiliary_weight=settings.auxiliary_weight,
+        support=Support(features, made.images, labels, settings),
+    )
+
+
+def _images(task: Task) -> ImageSet:
+    if task.images is None:
+        raise ValueError(
+            "the text-to-image model is adapted to images, and there are features only"
+        )
+    return task.images
+
+
+def _cache(task: Task) -> Path:
+    if task.cache is None:
+        raise ValueError("synthetic images are kept in a cache folder; give the task one")
+    return task.cache
