@@ -1,0 +1,1 @@
+"""How far what a run made can be trusted, said without a label."""

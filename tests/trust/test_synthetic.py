@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from nameonly.trust.synthetic import (
+    density_and_coverage,
+    mean_pairwise_distance,
+    measure,
+    mmd,
+    told_apart,
+    vendi_score,
+)
+from nameonly.types import Features, TextClassifier
+
+
+def rows(n, seed, centre=None, spread=1.0, d=8):
+    drawn = torch.randn(n, d, generator=torch.Generator().manual_seed(seed)) * spread
+    return normalize(drawn if centre is None else drawn + centre, dim=1)
+
+
+def features(values, backbone="toy"):
+    return Features(values, tuple(map(str, range(len(values)))), backbone)
+
+
+def test_distance_is_the_mean_over_all_pairs():
+    values = rows(9, 0)
+    pairs = [1 - values[i] @ values[j] for i in range(9) for j in range(9) if i != j]
+    assert mean_pairwise_distance(values) == pytest.approx(
+        torch.stack(pairs).mean().item(), abs=1e-6
+    )
+    assert mean_pairwise_distance(values[:1].expand(5, -1)) == pytest.approx(0, abs=1e-6)
+    assert mean_pairwise_distance(values[:1]) is None
+
+
+def test_vendi_counts_different_images():
+    assert vendi_score(torch.eye(5)) == pytest.approx(5)
+    assert vendi_score(torch.eye(5).repeat(7, 1)) == pytest.approx(5), "more rows than dimensions"
+    assert vendi_score(torch.eye(5)[:1].expand(4, -1)) == pytest.approx(1)
+    assert vendi_score(torch.eye(5)[[0, 0, 0, 1]]) == pytest.approx(
+        np.exp(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
+    )
+
+
+def slowly(made, real, k):
+    """Density and coverage as the paper writes them."""
+    apart = (real[:, None] - real[None]).norm(dim=2)
+    radius = apart.sort(dim=1).values[:, k]
+    within = (made[:, None] - real[None]).norm(dim=2) <= radius
+    return within.sum().item() / (k * len(made)), within.any(dim=0).float().mean().item()
+
+
+def test_density_and_coverage_are_the_papers():
+    real = rows(60, 0)
+    for made in (rows(40, 1), rows(25, 2, torch.ones(8)), real[:10]):
+        assert density_and_coverage(made, real, 3) == pytest.approx(slowly(made, real, 3), abs=1e-5)
+
+
+def test_density_and_coverage_tell_outliers_from_copies():
+    real = rows(200, 0, 3 * torch.eye(8)[0])
+    like, far = rows(200, 1, 3 * torch.eye(8)[0]), rows(200, 2, -3 * torch.eye(8)[0])
+    density, coverage = density_and_coverage(like, real)
+    assert density == pytest.approx(1, abs=0.3) and coverage > 0.9
+    assert max(density_and_coverage(far, real)) < 0.02
+    one = density_and_coverage(real[:1].expand(200, -1), real)
+    assert one[0] > 0.5 and one[1] < 0.2, "one image again and again covers little"
+    assert density_and_coverage(like, real[:5]) is None
+
+
+def test_mmd_by_hand_and_of_one_distribution():
+    a, b = rows(30, 0), rows(20, 1, torch.ones(8))
+
+    def kernel(x, y):
+        apart = (x[:, None] - y[None]).square().sum(dim=2).double()
+        return (-apart / (2 * 10.0**2)).exp().mean()
+
+    want = 1000 * (kernel(a, a) + kernel(b, b) - 2 * kernel(a, b)).item()
+    assert mmd(a, b) == pytest.approx(want, rel=1e-3)
+    assert mmd(a, a) == pytest.approx(0, abs=1e-9)
+    assert mmd(rows(500, 2), rows(500, 3)) < want / 5
+
+
+def test_two_samples_of_one_distribution_cannot_be_told_apart():
+    assert told_apart(rows(300, 0), rows(300, 1)) == pytest.approx(0.5, abs=0.07)
+    assert told_apart(rows(300, 0), rows(60, 1, 3 * torch.ones(8))) > 0.95
+    assert told_apart(rows(300, 0), rows(60, 1)) == pytest.approx(0.5, abs=0.1), "of any sizes"
+    assert told_apart(rows(9, 0), rows(300, 1)) is None
+
+
+TEXT = TextClassifier(torch.eye(8)[:3], 20.0, ("ant", "bee", "cat"))
+
+
+def test_classes_are_measured_by_what_the_text_says_of_the_real_images():
+    made = torch.cat([rows(30, i, 4 * torch.eye(8)[i], 0.5) for i in range(3)])
+    real = torch.cat([rows(40, 9 + i, 4 * torch.eye(8)[i], 0.5) for i in range(2)])
+    labels = torch.arange(3).repeat_interleave(30)
+    whole, classes = measure(features(made), labels, features(real), TEXT)
+    assert (whole.n, whole.n_real) == (90, 80)
+    assert list(classes) == ["ant", "bee", "cat"]
+    assert [classes[name].n_real for name in classes] == [40, 40, 0]
+    assert classes["ant"].recognised == 1.0 and classes["ant"].agreement > 0.9
+    assert classes["ant"].coverage > 0.8 and classes["ant"].mmd < 1
+    assert classes["cat"].mmd is None and classes["cat"].coverage is None
+    assert whole.vendi > classes["ant"].vendi and whole.distance > classes["ant"].distance
+    wrong, _ = measure(features(made), labels.roll(30), features(real), TEXT)
+    assert wrong.recognised == 0.0
+
+
+def test_a_class_without_images_is_left_out():
+    _, classes = measure(
+        features(rows(20, 0)), torch.ones(20, dtype=torch.long), features(rows(20, 1)), TEXT
+    )
+    assert list(classes) == ["bee"]
+
+
+def test_what_cannot_be_compared_is_refused():
+    one = features(rows(5, 0))
+    with pytest.raises(ValueError, match="'toy' and 'other' cannot be compared"):
+        measure(one, torch.zeros(5, dtype=torch.long), features(rows(5, 1), "other"), TEXT)
+    with pytest.raises(ValueError, match="4 labels for 5 synthetic images"):
+        measure(one, torch.zeros(4, dtype=torch.long), one, TEXT)
