@@ -201,12 +201,12 @@ def test_decision_gives_a_class_or_none(decision, toy):
 def shortened(recipe):
     """A recipe whose prompts, if it learns some, train for a moment."""
     if hasattr(recipe, "text_to_image"):
-        recipe = replace(
-            recipe,
-            text_to_image=replace(recipe.text_to_image, model="tiny", steps=1, batch_size=16),
-            domain_lora=replace(recipe.domain_lora, schedule=Schedule(1, 32, 1e-3)),
-            support_set=replace(recipe.support_set, images_per_class=2),
-        )
+        tiny = replace(recipe.text_to_image, model="tiny", steps=1, batch_size=16)
+        few = replace(recipe.support_set, images_per_class=2)
+        recipe = replace(recipe, text_to_image=tiny, support_set=few)
+    if hasattr(recipe, "domain_lora"):
+        short = replace(recipe.domain_lora, schedule=Schedule(1, 32, 1e-3))
+        recipe = replace(recipe, domain_lora=short)
     if not hasattr(recipe, "prompt_learning"):
         return recipe
     learner = recipe.prompt_learning
@@ -220,8 +220,8 @@ def shortened(recipe):
 
 def test_recipe_stays_as_it_is_and_repeats_itself(recipe, toy, digit_task, tmp_path):
     recipe = shortened(recipe)
-    learns_prompts = hasattr(recipe, "prompt_learning")
-    task = replace(digit_task[0], cache=tmp_path) if learns_prompts else Task(*toy[:3])
+    needs_images = hasattr(recipe, "prompt_learning") or hasattr(recipe, "text_to_image")
+    task = replace(digit_task[0], cache=tmp_path) if needs_images else Task(*toy[:3])
     before = methods.describe_recipe(recipe)
     adapted = recipe.fit(task)
     assert methods.describe_recipe(recipe) == before
@@ -237,7 +237,8 @@ def test_recipe_stays_as_it_is_and_repeats_itself(recipe, toy, digit_task, tmp_p
 def on_features_alone():
     """Recipes that need no tower: prompts are held to this where they are learned, above."""
     made = {name: methods.create("recipes", name) for name in methods.names("recipes")}
-    return [name for name, recipe in made.items() if not hasattr(recipe, "prompt_learning")]
+    towers = ("prompt_learning", "text_to_image")
+    return [name for name, r in made.items() if not any(hasattr(r, part) for part in towers)]
 
 
 @pytest.mark.parametrize("name", on_features_alone())

@@ -279,6 +279,7 @@ class Console:
             self.line(f"adapted     {found['out']}/lora")
         self.line(f"images      {found['out']}/images")
         self.line(f"table       {found['out']}/synthetic.parquet")
+        self.line(f"report      {found['out']}/report.html")
 
     def bench_plan(self, found: "Found") -> None:
         """Print the runs of a plan and which of them are there."""

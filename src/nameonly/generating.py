@@ -6,6 +6,7 @@ What was made lies in the cache and is found again by whatever it depends on.
 import hashlib
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from nameonly.synthesis.prompt_tricks import PromptTricks
 from nameonly.synthesis.support_set import SupportSet
 from nameonly.synthesis.text_to_image import TextToImage
 from nameonly.task import Support, Task
-from nameonly.types import ImageSet, LabelSpace, PseudoLabels
+from nameonly.types import ImageSet, LabelSpace, PseudoLabels, TextClassifier
 
 
 @dataclass(frozen=True)
@@ -111,21 +112,16 @@ def adapted_to_task(
     return adapt_generator(generator, learner, captions, folder, task.on_progress)
 
 
-def enriched(
-    task: Task,
-    tricks: PromptTricks,
-    generator: TextToImage,
-    adapter: Adapter,
-    settings: SupportSet,
-) -> Task:
-    """Return the task with synthetic images and what their own classifier says of the real ones.
+def made_support(
+    task: Task, tricks: PromptTricks, generator: TextToImage, settings: SupportSet
+) -> Support:
+    """Return synthetic images of a task's classes, made once and kept in the cache.
 
     Args:
-        task: It stays as it is.
+        task: Names the classes and the backbone.
         tricks: Writes the requests.
-        generator: Makes the images, once: more of them later leave the first ones as they are.
-        adapter: The classifier that is fitted on them alone.
-        settings: How many, and what they count.
+        generator: Makes the images: more of them later leave the first ones as they are.
+        settings: How many.
 
     Raises:
         ValueError: If the task has no backbone or no cache, or no image was made of a class.
@@ -137,16 +133,25 @@ def enriched(
     folder = _cache(task) / "synthetic" / plan
     made = generator.generate(requests, folder, task.on_progress)
     features = features_in_order(made.images, task.backbone, _cache(task), task.on_progress)
-    labels = made.labels(task.label_space)
-    candidates = hard_candidates(labels, len(task.label_space))
-    probs = candidates.to(features.values)
-    known = PseudoLabels(features.ids, probs, candidates, probs.amax(dim=1))
-    fitted = adapter.fit(features, task.text, known)
+    return Support(features, made.images, made.labels(task.label_space), settings)
+
+
+def fit_to_support(adapter: Adapter, support: Support, text: TextClassifier) -> Adapter:
+    """Return a copy of an adapter, fitted to synthetic images alone."""
+    candidates = hard_candidates(support.labels, len(text.class_names))
+    probs = candidates.to(support.features.values)
+    known = PseudoLabels(support.features.ids, probs, candidates, probs.amax(dim=1))
+    return deepcopy(adapter).fit(support.features, text, known)
+
+
+def enriched(task: Task, support: Support, adapter: Adapter) -> Task:
+    """Return the task with synthetic images and what a classifier of them says of the real ones."""
+    fitted = fit_to_support(adapter, support, task.text)
     return replace(
         task,
         auxiliary=fitted.predict_logits(task.features).softmax(dim=1),
-        auxiliary_weight=settings.auxiliary_weight,
-        support=Support(features, made.images, labels, settings),
+        auxiliary_weight=support.settings.auxiliary_weight,
+        support=support,
     )
 
 

@@ -1,10 +1,13 @@
 """Generates a folder of synthetic images: adapt the model, write requests, draw, filter."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from nameonly import methods
 from nameonly.backbones import Backbone
@@ -17,13 +20,15 @@ from nameonly.preparation import given_labels
 from nameonly.prompts.templates import Templates
 from nameonly.pseudo_labels import PseudoLabeller
 from nameonly.pseudo_labels.top_k_per_class import TopKPerClass
+from nameonly.report.synthetic import write_synthetic_report
 from nameonly.store import default_cache
 from nameonly.synthesis.domain_lora import DomainLora
 from nameonly.synthesis.filter import Filter
 from nameonly.synthesis.prompt_tricks import PromptTricks
 from nameonly.synthesis.text_to_image import TextToImage
 from nameonly.synthetic import SyntheticImages, read_synthetic, read_table, record_decisions
-from nameonly.types import ImageSet, LabelSpace, PseudoLabels, TextClassifier
+from nameonly.trust.synthetic import measure
+from nameonly.types import Features, LabelSpace, TextClassifier
 
 
 @dataclass(frozen=True)
@@ -125,9 +130,9 @@ def generate(
         _ = parts.text_to_image.folder
         if parts.filter is not None:
             _ = wanted.text
+    real = None
     if wanted.adapt_to is not None:
-        images, labels = captioned(wanted, parts.pseudo_labels, journal)
-        captions = Captions(images, labels, wanted.label_space)
+        captions, real = captioned(wanted, parts.pseudo_labels, journal)
         with journal.stage("adapt"):
             generator = adapt_generator(
                 parts.text_to_image, parts.domain_lora, captions, out / "lora", journal.on_progress
@@ -138,14 +143,16 @@ def generate(
     if parts.filter is not None:
         with journal.stage("filter"):
             made = _filter(wanted, parts.filter, out)
+    with journal.stage("report"):
+        _report(wanted, made, real, out)
     made.labels(wanted.label_space)  # no class may be empty
     return made
 
 
 def captioned(
     wanted: Wanted, labeller: PseudoLabeller, journal: Journal
-) -> tuple[ImageSet, PseudoLabels]:
-    """Return the images to adapt to, and the labels that the model learns them under.
+) -> tuple[Captions, Features]:
+    """Return the images to adapt to with what the model learns them under, and their features.
 
     Raises:
         ValueError: If there is no image, or given labels fit none.
@@ -159,7 +166,8 @@ def captioned(
         table = wanted.given if isinstance(wanted.given, Mapping) else read_labels(wanted.given)
         known = given_labels(table, features, images, wanted.label_space)
     logits = wanted.text.predict_logits(features)
-    return images, labeller.label(features, logits, wanted.label_space, known)
+    labels = labeller.label(features, logits, wanted.label_space, known)
+    return Captions(images, labels, wanted.label_space), features
 
 
 def _filter(wanted: Wanted, sieve: Filter, out: Path) -> SyntheticImages:
@@ -188,6 +196,24 @@ def look(wanted: Wanted, parts: Generation) -> dict[str, Any]:
         "tricks": tricks,
         "model": parts.text_to_image.model,
     }
+
+
+def _report(wanted: Wanted, made: SyntheticImages, real: Features | None, out: Path) -> None:
+    """Write the page; figures stand on it where there is a backbone to tell them."""
+    measured = None
+    if wanted.backbone is not None:
+        features = features_in_order(made.images, wanted.backbone, wanted.cache)
+        tricks = [str(row["trick"]) for row in made.rows]
+        labels = made.labels(wanted.label_space)
+        measured = measure(features, labels, wanted.text, real, tricks)
+        worth = json.dumps(asdict(measured), indent=1) + "\n"
+        (out / "worth.json").write_text(worth, encoding="utf-8")
+
+    def opened(path: str) -> Image.Image:
+        return Image.open(out / path)
+
+    dropped = summary(out)["dropped"]
+    write_synthetic_report(out / "report.html", read_table(out), dropped, measured, opened)
 
 
 def summary(out: Path) -> dict[str, Any]:

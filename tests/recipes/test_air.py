@@ -9,7 +9,7 @@ import torch
 from diffusion_models import generator, new_model
 
 from nameonly import cli
-from nameonly.generating import adapted_to_task, enriched
+from nameonly.generating import adapted_to_task, enriched, made_support
 from nameonly.learning import with_support
 from nameonly.loop import Schedule
 from nameonly.prompt_learning.visual_context import VisualContext
@@ -51,7 +51,8 @@ def weights(recipe, task):
 
 def enrich(recipe, task):
     made = adapted_to_task(task, recipe.text_to_image, recipe.domain_lora, recipe.captions)
-    return made, enriched(task, recipe.prompt_tricks, made, recipe.adapters, recipe.support_set)
+    support = made_support(task, recipe.prompt_tricks, made, recipe.support_set)
+    return made, enriched(task, support, recipe.adapters)
 
 
 def test_it_has_the_papers_settings():

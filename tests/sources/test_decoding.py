@@ -13,6 +13,8 @@ from awkward import bad_files, encode, good_files, noise, plain, png_header, tur
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, UnidentifiedImageError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
 
 from nameonly.sources.decoding import BadImageError, decode
 
@@ -240,6 +242,14 @@ def test_other_warnings_stay_as_they_were(monkeypatch):
 def test_warning_filters_can_be_sent_to_another_process():
     decode(encode(noise(), "PNG"))
     assert len(pickle.loads(pickle.dumps(warnings.filters))) == len(warnings.filters)
+
+
+def test_scikit_learn_works_after_decoding():
+    decode(encode(noise(), "PNG"))
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    assert len(cross_val_score(LogisticRegression(), x, np.arange(20) % 2, cv=2)) == 2
+    with pytest.raises(UserWarning, match="mine"):
+        warnings.warn("mine", stacklevel=1)
 
 
 def test_filters_do_not_pile_up():

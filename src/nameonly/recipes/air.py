@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from nameonly.adapters import Adapter
 from nameonly.adapters.synthetic_prototypes import SyntheticPrototypes
 from nameonly.decisions import Decision
-from nameonly.decisions.argmax import Argmax
-from nameonly.generating import adapted_to_task, enriched
+from nameonly.generating import adapted_to_task, enriched, made_support
 from nameonly.prompt_learning import PromptLearner
 from nameonly.prompts import Prompts
-from nameonly.prompts.templates import Templates
 from nameonly.pseudo_labels import PseudoLabeller
 from nameonly.pseudo_labels.top_k_per_class import TopKPerClass
 from nameonly.recipes.cpl import Cpl
@@ -46,7 +44,7 @@ class Air:
         decisions: Turns logits into labels.
     """
 
-    prompts: Prompts = field(default_factory=Templates)
+    prompts: Prompts = field(default_factory=lambda: Cpl().prompts)
     captions: PseudoLabeller = field(default_factory=TopKPerClass)
     domain_lora: DomainLora = field(default_factory=DomainLora)
     prompt_tricks: PromptTricks = field(default_factory=lambda: PromptTricks(("base",)))
@@ -56,10 +54,11 @@ class Air:
     pseudo_labels: PseudoLabeller = field(default_factory=lambda: Cpl().pseudo_labels)
     prompt_learning: PromptLearner = field(default_factory=lambda: Cpl().prompt_learning)
     relabelling: Relabelling = field(default_factory=lambda: Cpl().relabelling)
-    decisions: Decision = field(default_factory=Argmax)
+    decisions: Decision = field(default_factory=lambda: Cpl().decisions)
 
     def fit(self, task: Task) -> Adapted:
         """Return the last round's prompts and the labels they were trained on."""
         made = adapted_to_task(task, self.text_to_image, self.domain_lora, self.captions)
-        task = enriched(task, self.prompt_tricks, made, self.adapters, self.support_set)
+        support = made_support(task, self.prompt_tricks, made, self.support_set)
+        task = enriched(task, support, self.adapters)
         return self.relabelling.run(task, self.pseudo_labels, self.prompt_learning)

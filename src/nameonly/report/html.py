@@ -77,7 +77,7 @@ def write_report(path: Path, report: ReportInput) -> None:
         path: Where the page goes, a file ending in ``.html``.
         report: What it is made from.
     """
-    template = _environment().get_template("report.html.jinja")
+    template = environment().get_template("report.html.jinja")
     page = template.render(_page(report))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
@@ -107,7 +107,8 @@ def _check_probs(probs: np.ndarray) -> None:
         raise ValueError(f"probabilities are not negative, got {probs.min():g}")
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return the page templates, with everything from outside escaped."""
     environment = Environment(
         loader=PackageLoader("nameonly", "report"),
         autoescape=True,

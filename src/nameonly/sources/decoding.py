@@ -43,6 +43,8 @@ class _WhileDecoding(threading.local):
     """
 
     active = False
+    # scikit-learn gives its workers every filter anew, by this text, which matches nothing
+    pattern = "(?!)"
 
     def match(self, message: str) -> bool:
         """Return whether a warning with this message is raised inside ``decode``."""

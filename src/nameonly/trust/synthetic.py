@@ -5,11 +5,12 @@ Papers: Vendi score: Friedman, Dieng, arXiv 2210.02410, eq. 2. Density and cover
     samples apart by a classifier: Lopez-Paz, Oquab, arXiv 1610.06545.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from torch import Tensor
@@ -143,40 +144,63 @@ def told_apart(
     return float(scores.mean())
 
 
-def measure(
-    made: Features, labels: Int[Tensor, " m"], real: Features, text: TextClassifier
-) -> tuple[Worth, dict[str, Worth]]:
-    """Return the figures of all images, and of every class.
+@dataclass(frozen=True)
+class Measured:
+    """Figures of all images, by trick and by class.
 
-    Real images are of the class that the text classifier finds most probable: no label is used.
+    Attributes:
+        all: Of all images.
+        tricks: Of those of each prompt trick, against all real images.
+        classes: Of those of each class, against the real images that the text classifier puts
+            there; no label is used.
+    """
+
+    all: Worth
+    tricks: dict[str, Worth]
+    classes: dict[str, Worth]
+
+
+def measure(
+    made: Features,
+    labels: Int[Tensor, " m"],
+    text: TextClassifier,
+    real: Features | None = None,
+    tricks: Sequence[str] = (),
+) -> Measured:
+    """Return what synthetic images are worth.
 
     Args:
         made: Of synthetic images.
         labels: The class that each was made for.
-        real: Of unlabelled real images.
         text: The zero-shot classifier.
+        real: Of unlabelled real images; without them nothing is compared.
+        tricks: The prompt trick of each, to tell them apart.
 
     Raises:
-        ValueError: If the features are of two backbones, or there are not as many labels as
-            images, or none.
+        ValueError: If the features are of two backbones, or there are not as many labels or tricks
+            as images, or none.
     """
-    if made.backbone != real.backbone:
+    if real is not None and made.backbone != real.backbone:
         raise ValueError(f"features of {made.backbone!r} and {real.backbone!r} cannot be compared")
-    if len(labels) != len(made) or not len(made):
-        raise ValueError(f"{len(labels)} labels for {len(made)} synthetic images")
+    for name, given in (("labels", labels), ("tricks", tricks or labels)):
+        if len(given) != len(made) or not len(made):
+            raise ValueError(f"{len(given)} {name} for {len(made)} synthetic images")
+    values = made.values[:0] if real is None else real.values
+    found = values.new_zeros(0).long()
+    if real is not None:
+        found = text.predict_logits(real).argmax(dim=1)
     probs = text.predict_logits(made).softmax(dim=1)
-    found = text.predict_logits(real).argmax(dim=1)
-    classes = {
-        name: _worth(
-            made.values[labels == i],
-            labels[labels == i],
-            probs[labels == i],
-            real.values[found == i],
-        )
-        for i, name in enumerate(text.class_names)
-        if (labels == i).any()
-    }
-    return _worth(made.values, labels, probs, real.values), classes
+
+    def worth(chosen: Bool[Tensor, " m"], of: Float[Tensor, "n d"]) -> Worth:
+        return _worth(made.values[chosen], labels[chosen], probs[chosen], of)
+
+    masks = {name: torch.tensor([t == name for t in tricks]) for name in dict.fromkeys(tricks)}
+    names = enumerate(text.class_names)
+    return Measured(
+        worth(labels >= 0, values),
+        {name: worth(mask, values) for name, mask in masks.items()},
+        {name: worth(labels == i, values[found == i]) for i, name in names if (labels == i).any()},
+    )
 
 
 def _worth(
