@@ -229,7 +229,7 @@ def generate(
     loading = {"device": device, "dtype": dtype}
     settings: dict[str, object] = {f"text_to_image.{k}": v for k, v in loading.items()}
     settings |= {"text_to_image.model": model, "domain_lora.device": device}
-    settings |= {"prompt_tricks.tricks": tricks.split(",")}
+    settings |= {"prompt_tricks.tricks": [t.strip() for t in tricks.split(",")]}
     settings |= {"prompt_tricks.seed": seed, "domain_lora.seed": seed}
     settings |= {"filter.threshold": 0.0} if keep_agreed else {}
     parts = generation.configured(generation.Generation(), settings | settings_from(set_ or []))

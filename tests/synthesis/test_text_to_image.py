@@ -346,3 +346,12 @@ def test_read_back(model, tmp_path):
     made = generator(model).generate(requests(2), tmp_path)
     again, unreadable = read_synthetic(tmp_path)
     assert again == made and not unreadable
+
+
+def test_a_model_spelt_another_way_is_the_same_model(model, tmp_path, monkeypatch):
+    first = generator(model).generate(requests(2), tmp_path)
+    monkeypatch.chdir(model.parent)
+    again = generator(model.name).generate(requests(2), tmp_path)
+    assert again.images.ids == first.images.ids
+    moved = copytree(model, tmp_path / "moved")
+    assert generator(moved).generate(requests(3), tmp_path).images.ids[:2] == first.images.ids[:2]

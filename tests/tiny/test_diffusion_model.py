@@ -13,6 +13,8 @@ from nameonly.tiny.clip_files import folder_logits
 from nameonly.types import LabelSpace
 
 DIGITS = LabelSpace(glyphs.DIGIT_NAMES)
+# measured on 500 at 20 steps: 0.998
+FLOOR = 0.95
 TEXTS = [f"a photo of a {name}." for name in DIGITS.class_names]
 
 
@@ -23,7 +25,7 @@ def drawn(tmp_path_factory):
     generator = TextToImage("tiny", steps=15, batch_size=50, dtype="float32", device="cpu")
     made = {}
 
-    def draw(template, scale=3.0, n=5):
+    def draw(template, scale=3.0, n=2):
         key = (template, scale, n)
         if key not in made:
             tricks = PromptTricks(("base",), template=template, guidance_scale=scale)
@@ -61,12 +63,12 @@ def test_diffusers_loads_it_in_float32():
 
 @pytest.mark.slow
 def test_digits_are_recognised_at_guidance_three(drawn):
-    assert recognised(drawn("a photo of a {}.", n=10)) >= FLOOR
+    assert recognised(drawn("a photo of a {}.", n=5)) >= FLOOR
 
 
 @pytest.mark.slow
 def test_guidance_makes_them_easier_to_recognise(drawn):
-    without, little = (recognised(drawn("a photo of a {}.", scale, 10)) for scale in (1.0, 3.0))
+    without, little = (recognised(drawn("a photo of a {}.", scale, 5)) for scale in (1.0, 3.0))
     assert little > without
 
 

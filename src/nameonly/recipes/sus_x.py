@@ -3,8 +3,8 @@
 Paper: Udandarao, Gupta, Albanie. SuS-X: Training-Free Name-Only Transfer of Vision-Language Models.
     ICCV 2023, arXiv 2211.16198, the variant SuS-SD.
 Code: https://github.com/vishaal27/SuS-X
-Differs: prompts are the photo template alone, not sentences of a language model (these are the trick
-    ``descriptions``); see ``adapters/tip_x.py``. The unlabelled images are scored, not learnt from.
+Differs: prompts are the photo template alone; sentences of a language model are the trick
+    ``descriptions``. See ``adapters/tip_x.py``. The unlabelled images are scored, not learnt from.
 """
 
 from dataclasses import dataclass, field

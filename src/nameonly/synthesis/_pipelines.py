@@ -197,13 +197,16 @@ class PromptEncoder:
     """
 
     def __init__(self, pipeline: Any) -> None:
-        """Make an encoder; pipelines without ``encode_prompt`` get their prompts as they are."""
+        """Make an encoder; other pipelines than Stable Diffusion's get their prompts as they are.
+
+        Those give their embeddings under other names and in another order.
+        """
         self._pipeline = pipeline
         self._known: OrderedDict[str, tuple[Tensor | None, ...]] = OrderedDict()
 
     def __call__(self, prompts: Sequence[str], guided: bool) -> dict[str, Any]:
         """Return the keyword arguments that give these prompts to the pipeline."""
-        if not hasattr(self._pipeline, "encode_prompt"):
+        if not type(self._pipeline).__name__.startswith("StableDiffusion"):
             return {"prompt": list(prompts)}
         rows = [self._encode(prompt) for prompt in prompts]
         names = EMBEDDINGS[: len(rows[0])]
