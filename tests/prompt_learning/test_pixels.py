@@ -78,10 +78,12 @@ def test_only_selected_images_in_order_of_content(small, sets):
     )
     chosen.candidates[2] = False
     renamed = replace(small.images.subset(rows.tolist()), sources=("c", "b", "a"))
-    images, targets = training_set(renamed, chosen, "soft")
+    images, targets, weights = training_set(renamed, chosen, "soft")
     want = [1, 7] if small.labels.ids[1] < small.labels.ids[7] else [7, 1]
     assert images.ids == tuple(small.labels.ids[i] for i in want)
-    assert torch.equal(targets, sets.targets[want])
-    _, targets = training_set(renamed, chosen, "candidates")
+    assert torch.equal(targets, sets.targets[want]) and weights is None
+    weighed = replace(chosen, weights=rows.float())
+    _, targets, weights = training_set(renamed, weighed, "candidates")
+    assert weights.tolist() == want
     assert torch.equal(targets, sets.candidates[want].float())
     assert not torch.equal(targets, sets.targets[want])

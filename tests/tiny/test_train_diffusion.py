@@ -8,7 +8,12 @@ from safetensors.torch import load_file
 
 from nameonly.tiny import MODEL, glyphs, train_diffusion
 from nameonly.tiny.captions import styles_named
-from nameonly.tiny.diffusion_files import build_autoencoder, build_scheduler, load_text_tower
+from nameonly.tiny.diffusion_files import (
+    build_autoencoder,
+    build_denoiser,
+    build_scheduler,
+    load_text_tower,
+)
 from nameonly.tiny.diffusion_losses import NoiseLoss, PictureLoss, encode_prompts
 from nameonly.tiny.glyph_set import render_set
 from nameonly.tiny.train_diffusion import Recipe, encode, train
@@ -111,7 +116,8 @@ def test_captions_are_true_and_some_are_empty(whole_run):
     data = render_set(64, tuple(glyphs.TRAINING_FONTS), SMALL.seed, whole_run / "work")
     tower, tokenizer = load_text_tower()
     latents = torch.zeros(64, 4, 8, 8)
-    loss = NoiseLoss(None, build_scheduler(), tower, tokenizer, latents, data, 0.25, 0)
+    denoiser = build_denoiser((16, 32), 128, 0)
+    loss = NoiseLoss(denoiser, build_scheduler(), tower, tokenizer, latents, data, 0.25, 0)
     rows = torch.arange(64).repeat(10)
     captions = loss.captions(rows, np.random.default_rng(0))
     assert 0.18 < captions.count("") / len(captions) < 0.32
