@@ -37,6 +37,7 @@ from nameonly.types import LabelSpace
 
 SPACE = LabelSpace(CLASS_NAMES)
 SIZES = (20, 60, 120, 150, 300)
+WORTH = ("recognised", "distance", "vendi", "coverage", "mmd", "told_apart")
 
 
 def tasks(rows: np.ndarray, seeds: int, work: Path) -> list[tuple[Task, Tensor]]:
@@ -93,15 +94,15 @@ def with_images(
         if size == max(sizes):
             made = richer.support
             worth = measure(made.features, made.labels, task.text, task.features).all
-            names = ("recognised", "distance", "vendi", "coverage", "mmd", "told_apart")
-            found |= {name: float(getattr(worth, name) or 0) for name in names}
+            found |= {name: float(getattr(worth, name) or 0) for name in WORTH}
     return found
 
 
-def shown(values: list[float]) -> str:
-    """Return mean and standard deviation."""
+def shown(name: str, values: list[float]) -> str:
+    """Return mean and standard deviation: accuracies in percent, shares and distances as such."""
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.1f} ± {spread:.1f}"
+    digits = 3 if name.split(": ")[-1] in WORTH else 1
+    return f"{statistics.mean(values):.{digits}f} ± {spread:.{digits}f}"
 
 
 def recipe_of(args: argparse.Namespace) -> Air:
@@ -163,7 +164,7 @@ def main() -> None:
             found.setdefault(name, []).append(value)
         print({k: round(v, 1) for k, v in figures.items()}, flush=True)
     lines = ["| | mean ± sd |", "| --- | ---: |"]
-    lines += [f"| {name} | {shown(values)} |" for name, values in found.items()]
+    lines += [f"| {name} | {shown(name, values)} |" for name, values in found.items()]
     if args.write:
         means = {name: statistics.mean(values) for name, values in found.items()}
         write(f"air_digits_{args.half}" if args.half != "final" else "air_digits", means, lines)

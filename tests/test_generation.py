@@ -62,6 +62,9 @@ def test_without_images_to_adapt_to(parts, tmp_path):
     found = generation.summary(tmp_path / "out")
     assert found["kept"] == found["asked_for"] == 9 and found["lora"] == ""
     assert found["classes"] == {"zero": 3, "one": 3, "seven": 3}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "9 images" in page and "No backbone looked at them" in page
+    assert not (tmp_path / "out" / "worth.json").exists()
 
 
 def test_adapted_to_images_and_filtered(parts, photos, tmp_path):
@@ -73,6 +76,12 @@ def test_adapted_to_images_and_filtered(parts, photos, tmp_path):
     assert {row["lora"] for row in rows} != {""}
     assert all(0 <= row["agreement"] <= 1 for row in rows)
     assert generation.summary(out)["dropped"] == {"not among the best 2 of 3": 3}
+    worth = json.loads((out / "worth.json").read_text())
+    assert worth["all"]["n"] == 6 and worth["all"]["n_real"] == 30
+    assert set(worth["tricks"]) <= {"base", "class_prompt"} and set(worth["classes"]) == set(
+        CLASSES.class_names
+    )
+    assert "Coverage" in (out / "report.html").read_text()
     plain = generate(wanted(tmp_path), parts, tmp_path / "plain")
     one, other = made.images.sources[0], plain.images.sources[0]
     assert (out / one).read_bytes() != (tmp_path / "plain" / other).read_bytes()
