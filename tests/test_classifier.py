@@ -44,6 +44,35 @@ def test_saved_and_loaded_it_says_the_same(fitted, tmp_path):
     assert methods.settings_of(again.decision) == {"threshold": 0.6}
 
 
+INDUCTIVE = [
+    name
+    for name in methods.names("adapters")
+    if not methods.method_class("adapters", name).transductive
+]
+
+
+@pytest.mark.parametrize("name", INDUCTIVE)
+def test_every_adapter_that_scores_new_images_is_saved_whole(name, toy, feature_file, tmp_path):
+    _, text, space, _ = toy
+    backbone = PrecomputedBackbone(str(feature_file[0]))
+    features = backbone.features
+    labels = methods.create("pseudo_labels", "top_k_per_class").label(
+        features, text.predict_logits(features), space
+    )
+    adapter = methods.create("adapters", name).fit(features, text, labels)
+    classifier = Classifier(backbone, adapter, methods.create("decisions", "argmax"), space)
+    classifier.save(tmp_path / "c")
+    got = load(tmp_path / "c").predict_proba(features)
+    assert torch.equal(got, classifier.predict_proba(features))
+
+
+def test_what_the_files_cannot_hold_is_refused_and_not_dropped(fitted, tmp_path):
+    classifier, _ = fitted
+    classifier.scorer.prototypes_ = [1, 2]
+    with pytest.raises(TypeError, match=r"prototype_adapter\.prototypes_ is a list"):
+        classifier.save(tmp_path / "c")
+
+
 def test_zero_shot_is_saved_too(toy, feature_file, tmp_path):
     _, text, space, _ = toy
     backbone = PrecomputedBackbone(str(feature_file[0]))

@@ -8,6 +8,7 @@ from nameonly.encoding import (
     encode_image_set,
     encode_texts,
     encode_views,
+    features_in_order,
     open_store,
 )
 from nameonly.images import load, open_images
@@ -240,3 +241,20 @@ def test_views_that_cannot_be_made_are_refused(digits, backbone, tmp_path):
     (digits / "digit-0004.png").unlink()
     with pytest.raises(ValueError, match=r"1 images cannot be read, first digit-0004.png"):
         encode_views(images, backbone, 1, tmp_path, kind="weak")
+
+
+def test_features_in_order_follow_the_images_and_name_what_cannot_be_read(digits, tmp_path):
+    backbone = ClipBackbone("tiny", device="cpu", dtype="float32")
+    images, _ = open_images(digits)
+    turned = images.subset([5, 0, 3, 0 + 1])
+    found = features_in_order(turned, backbone, tmp_path / "cache")
+    assert found.ids == turned.ids
+    for row in range(4):
+        want = backbone.encode_images([load(turned, row)])[0]
+        torch.testing.assert_close(found.values[row], want, atol=1e-5, rtol=0)
+    (digits / "bad.png").write_bytes(b"no image")
+    images, _ = open_images(digits)
+    with pytest.raises(
+        ValueError, match=r"1 images cannot be read, first bad\.png: .*put them right"
+    ):
+        features_in_order(images, backbone, tmp_path / "cache")

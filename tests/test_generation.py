@@ -163,6 +163,16 @@ def test_what_does_not_go_together_is_refused(parts, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_of_other_things_is_left_alone(parts, tmp_path):
+    (tmp_path / "report.html").write_text("a labelling run's")
+    (tmp_path / "labels.parquet").write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"holds other files .* .'labels\.parquet' first"):
+        generate(wanted(tmp_path), parts, tmp_path)
+    assert (tmp_path / "report.html").read_text() == "a labelling run's"
+    with pytest.raises(ValueError, match="is a file; choose another"):
+        generate(wanted(tmp_path), parts, tmp_path / "report.html")
+
+
 # --- the command
 
 
@@ -195,6 +205,12 @@ def test_the_command_from_names_to_a_filtered_folder(command, photos, tmp_path, 
     code, printed, _ = run(capsys, *command, *adapting, "--tricks", "base", "--out", out)
     assert code == 0 and f"{found['kept']} of 6 synthetic images kept" in printed
     assert "adapted" in printed
+
+
+def test_a_filter_alone_needs_no_images(command, tmp_path, capsys):
+    code, printed, _ = run(capsys, *command, "--filter", "--out", tmp_path / "out", "--json")
+    assert code == 0 and json.loads(printed)["asked_for"] == 6
+    assert all(row["agreement"] is not None for row in read_table(tmp_path / "out"))
 
 
 def test_a_dry_run_shows_prompts_and_writes_nothing(command, tmp_path, capsys):

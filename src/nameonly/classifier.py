@@ -208,12 +208,21 @@ def _scorer_state(scorer: Scorer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return what a scorer has learnt: JSON values, and tensors by dotted name.
 
     A field whose metadata say ``saved: False`` is of the images it was fitted on, and stays behind.
+
+    Raises:
+        TypeError: If something learnt is of a kind that the files cannot hold.
     """
     if isinstance(scorer, TextClassifier):
         return {"method": "text", "logit_scale": scorer.logit_scale}, {
             "weights": scorer.weights.contiguous()
         }
     learnt = {name: getattr(scorer, name) for name in _saved_fields(scorer)}
+    for name, value in learnt.items():
+        if not isinstance(value, Tensor | TextClassifier | int | float | str):
+            raise TypeError(
+                f"{methods.name_of(scorer)}.{name} is a {type(value).__name__}; a classifier's "
+                "files hold tensors, text classifiers, numbers and words"
+            )
     tensors = {k: v.contiguous() for k, v in learnt.items() if isinstance(v, Tensor)}
     state: dict[str, Any] = {
         "method": methods.name_of(scorer),

@@ -76,11 +76,13 @@ def run_options(console: Any, **options: Any) -> dict[str, Any]:
 
 
 def open_for(source: Any, name: str, **options: Any) -> Any:
-    """Return the backbone for images, or the reader of a file of features."""
+    """Return the backbone for images, if there are any, or the reader of a file of features."""
     from nameonly.classifier import open_backbone
     from nameonly.pipeline import backbone_for
 
-    backbone = backbone_for(source, open_backbone(name, **options))
+    backbone = open_backbone(name, **options)
+    if source is not None:
+        backbone = backbone_for(source, backbone)
     if backbone.note:
         say(f"note: {backbone.note}")
     return backbone

@@ -79,14 +79,19 @@ def features_in_order(
         ValueError: If an image cannot be read.
     """
     encoded = encode_image_set(images, backbone, cache, on_progress)
+    return _in_order(encoded, images.ids, "leave them out, or put them right")
+
+
+def _in_order(encoded: Encoded, ids: Iterable[str], advice: str) -> Features:
+    """Return rows in the order of ``ids``; an image that could not be decoded is an error."""
     if encoded.quarantined:
         first = encoded.quarantined[0]
         raise ValueError(
             f"{len(encoded.quarantined)} images cannot be read, first {first.source}: "
-            f"{first.reason}"
+            f"{first.reason}; {advice}"
         )
-    rows = {image_id: i for i, image_id in enumerate(encoded.features.ids)}
-    return encoded.features.subset(torch.tensor([rows[i] for i in images.ids], dtype=torch.long))
+    row = {image_id: i for i, image_id in enumerate(encoded.features.ids)}
+    return encoded.features.subset(torch.tensor([row[i] for i in ids], dtype=torch.long))
 
 
 def encode_views(
@@ -157,14 +162,8 @@ def _encode_view(
     }
     store = FeatureStore(store_folder(cache, "views", key), key)
     encoded = _encode(images, backbone, store, on_progress, view)
-    if encoded.quarantined:
-        first = encoded.quarantined[0]
-        raise ValueError(
-            f"{len(encoded.quarantined)} images cannot be read, first {first.source}: "
-            f"{first.reason}; encode the images first and take views of the readable ones"
-        )
-    row = {image_id: i for i, image_id in enumerate(encoded.features.ids)}
-    return encoded.features.values[[row[i] for i in dict.fromkeys(images.ids)]]
+    advice = "encode the images first and take views of the readable ones"
+    return _in_order(encoded, dict.fromkeys(images.ids), advice).values
 
 
 def _encode(

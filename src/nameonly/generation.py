@@ -26,7 +26,7 @@ from nameonly.synthesis.domain_lora import DomainLora
 from nameonly.synthesis.filter import Filter
 from nameonly.synthesis.prompt_tricks import PromptTricks
 from nameonly.synthesis.text_to_image import TextToImage
-from nameonly.synthetic import SyntheticImages, read_synthetic, read_table, record_decisions
+from nameonly.synthetic import TABLE, SyntheticImages, read_synthetic, read_table, record_decisions
 from nameonly.trust.synthetic import measure
 from nameonly.types import Features, LabelSpace, TextClassifier
 
@@ -125,6 +125,7 @@ def generate(
         OSError: If the folder cannot be written.
     """
     journal = journal or Journal()
+    check_place(out)
     requests = parts.prompt_tricks.requests(wanted.label_space, wanted.images_per_class)
     with journal.stage("load"):
         _ = parts.text_to_image.folder
@@ -147,6 +148,24 @@ def generate(
         _report(wanted, made, real, out)
     made.labels(wanted.label_space)  # no class may be empty
     return made
+
+
+def check_place(out: Path) -> None:
+    """Refuse a folder that holds other things than a generation's.
+
+    Raises:
+        ValueError: If it does, or is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"the output folder {out} is a file; choose another with --out")
+    ours = {"images", "lora", "report.html", "worth.json", TABLE, ".lock"}
+    there = sorted(p.name for p in out.iterdir()) if out.exists() else []
+    others = [name for name in there if name not in ours and not name.endswith(".partial")]
+    if others:
+        raise ValueError(
+            f"the output folder {out} holds other files than synthetic images ({others[0]!r} "
+            "first); choose a new one with --out"
+        )
 
 
 def captioned(

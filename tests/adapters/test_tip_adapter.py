@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
-from nameonly.adapters.tip_adapter import TipAdapter, cache_votes
+from nameonly.adapters.tip_adapter import TipAdapter
 from nameonly.backbones.precomputed import PrecomputedBackbone
 from nameonly.classifier import Classifier, load
 from nameonly.decisions.argmax import Argmax
 from nameonly.ops.prototypes import spread
+from nameonly.ops.votes import cache_votes
 from nameonly.pseudo_labels.top_k_per_class import TopKPerClass
 from nameonly.types import Features, PseudoLabels, TextClassifier
 

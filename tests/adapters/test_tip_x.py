@@ -38,15 +38,17 @@ def test_both_branches_have_the_spread_of_the_text(toy):
     features, text, labels = support(toy)
     made = TipX().fit(features, text, labels)
     logits = text.predict_logits(features)
-    for scale, votes in zip(made.scales_, (made._by_cosine, made._by_signature), strict=True):
-        torch.testing.assert_close(spread(scale * votes(features.values)), spread(logits))
+    near = made._by_cosine(features.values, made.cache_values_)
+    alike = made._by_signature(features.values)
+    torch.testing.assert_close(spread(made.cosine_scale_ * near), spread(logits))
+    torch.testing.assert_close(spread(made.signature_scale_ * alike), spread(logits))
 
 
 def test_weights_by_hand(toy):
     features, text, labels = support(toy)
     made = TipX(alpha=3.0, gamma=0.5).fit(features, text, labels)
-    near, alike = made.scales_
-    a, b = near * made._by_cosine(features.values), alike * made._by_signature(features.values)
+    a = made.cosine_scale_ * made._by_cosine(features.values, made.cache_values_)
+    b = made.signature_scale_ * made._by_signature(features.values)
     want = (text.predict_logits(features) + 3 * (a + 0.5 * b) / 1.5) / 4
     torch.testing.assert_close(made.predict_logits(features), want, atol=1e-4, rtol=1e-4)
 

@@ -5,11 +5,11 @@ import torch
 
 from nameonly.backbones._prompted import PromptedBackbone
 from nameonly.backbones.clip import ClipBackbone
-from nameonly.bench.fitting import Queries, answer, encode_rows
+from nameonly.bench.fitting import Queries, answer
 from nameonly.datasets.reading import open_dataset
 from nameonly.decisions.abstain import Abstain
 from nameonly.decisions.argmax import Argmax
-from nameonly.images import content_id, load
+from nameonly.images import load
 from nameonly.prompts.templates import Templates
 from nameonly.recipes.up_adapter import UpAdapter
 from nameonly.recipes.zero_shot import ZeroShot
@@ -126,16 +126,3 @@ def test_scores_that_are_not_finite_are_refused(toy, where):
     recipe = Fixed(Adapted(broken, logits=logits))
     with pytest.raises(ValueError, match="not finite"):
         answer(recipe, Task(features, text, space), queries_of(features))
-
-
-def test_an_image_that_cannot_be_decoded_is_an_error(tmp_path):
-    tiny = ClipBackbone("tiny", device="cpu", dtype="float32")
-    digits = open_dataset("digits").train.images.subset([0])
-    (tmp_path / "bad.png").write_bytes(b"no image")
-    images = ImageSet(
-        ("good", "bad.png"),
-        (digits.ids[0], content_id(b"no image")),
-        (digits.locations[0], FileLocation(str(tmp_path / "bad.png"))),
-    )
-    with pytest.raises(ValueError, match=r"1 images cannot be decoded, bad.png first"):
-        encode_rows(images, tiny, tmp_path / "cache")

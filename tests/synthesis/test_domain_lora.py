@@ -104,7 +104,7 @@ def test_latents_are_drawn_from_their_own_distribution_and_side():
 def test_latents_are_those_of_diffusers_and_kept(model, pictures, tmp_path):
     images, _ = pictures
     pipeline, kept = bare(model), tmp_path / "latents.safetensors"
-    found = encode_latents(images, pipeline, True, kept)
+    found = encode_latents(images, pipeline, "m", True, kept)
     assert found.mean.shape == (2, 12, 4, 8, 8)
     image = square(load(images, 3), 32)
     pixels = pipeline.image_processor.preprocess(image)
@@ -115,10 +115,12 @@ def test_latents_are_those_of_diffusers_and_kept(model, pictures, tmp_path):
             torch.testing.assert_close(found.mean[side, 3], want.mean[0] * scale, atol=1e-4, rtol=0)
             torch.testing.assert_close(found.std[side, 3], want.std[0] * scale, atol=1e-4, rtol=0)
     pipeline.vae.encode = None  # the second time nothing is encoded
-    again = encode_latents(images, pipeline, True, kept)
+    again = encode_latents(images, pipeline, "m", True, kept)
     assert torch.equal(again.mean, found.mean) and torch.equal(again.std, found.std)
     with pytest.raises(TypeError):
-        encode_latents(images.subset([0]), pipeline, True, kept)
+        encode_latents(images, pipeline, "another", True, kept)
+    with pytest.raises(TypeError):
+        encode_latents(images.subset([0]), pipeline, "m", True, kept)
 
 
 # --- the training
@@ -179,6 +181,19 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(model, pictures, 
     )
     assert heard == [3, 4]
     assert lora_id(tmp_path / "broken") == lora_id(tmp_path / "whole")
+
+
+def test_a_training_on_other_labels_does_not_go_on_from_it(model, pictures, tmp_path):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    images, labels = pictures
+    with pytest.raises(KeyboardInterrupt):
+        learner().adapt(images, labels, CLASSES, model, tmp_path / "mixed", on_epoch=stop)
+    other = labels_of(images, [(i + 1) % 3 for i in range(12)])
+    for name in ("mixed", "fresh"):
+        learner().adapt(images, other, CLASSES, model, tmp_path / name)
+    assert lora_id(tmp_path / "mixed") == lora_id(tmp_path / "fresh")
 
 
 def test_neither_order_nor_images_left_out_change_it(model, pictures, tmp_path):

@@ -14,14 +14,6 @@ SMALL = Recipe(
 
 
 @pytest.fixture(scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
 def whole_run(tmp_path_factory, one_thread):
     folder = tmp_path_factory.mktemp("whole")
     train(SMALL, folder / "out", folder / "work")

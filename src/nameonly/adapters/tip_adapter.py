@@ -26,30 +26,10 @@ from torch.nn.functional import cross_entropy
 
 from nameonly.loop import Schedule, minimise
 from nameonly.ops.residuals import join, joined_logits, residual_scale, scale_sample
+from nameonly.ops.votes import cache_votes
 from nameonly.types import Features, PseudoLabels, TextClassifier
 
 __all__ = ["TipAdapter"]
-
-
-def cache_votes(
-    values: Float[Tensor, "n d"],
-    keys: Float[Tensor, "m d"],
-    labels: Float[Tensor, "m c"],
-    sharpness: float,
-) -> Float[Tensor, "n c"]:
-    """Return ``exp(-beta (1 - f F^T)) L``: every key votes for its classes, near ones louder.
-
-    Args:
-        values: Unit features to score.
-        keys: Features of the cache.
-        labels: Its class probabilities, dense or sparse.
-        sharpness: beta.
-    """
-    affinity = (sharpness * (values @ keys.T - 1)).exp()
-    # a row of labels has one or few classes: sparse, the votes cost n m and not n m c
-    sparse = labels if labels.is_sparse else labels.to_sparse()
-    votes: Tensor = torch.sparse.mm(sparse.T, affinity.T)
-    return votes.T
 
 
 @dataclass

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nameonly.ops.residuals import joined_logits, residual_scale, scale_sample
+from nameonly.ops.votes import cache_votes
 from nameonly.types import Features, PseudoLabels, TextClassifier
 
 __all__ = ["TipX"]
@@ -59,16 +60,6 @@ def signature_votes(
     return (values @ text.T / temperature).softmax(dim=1) @ means.T
 
 
-def cosine_votes(
-    values: Float[Tensor, "n d"],
-    keys: Float[Tensor, "m d"],
-    labels: Float[Tensor, "m c"],
-    sharpness: float,
-) -> Float[Tensor, "n c"]:
-    """Return ``exp(-beta (1 - f F^T)) L``, Tip-Adapter's votes."""
-    return (sharpness * (values @ keys.T - 1)).exp() @ labels
-
-
 @dataclass
 class TipX:
     """Adds the votes of a support set, by cosine and by signature, to the zero-shot logits.
@@ -93,7 +84,8 @@ class TipX:
     cache_keys_: Float[Tensor, "m d"] = field(init=False, repr=False, compare=False)
     cache_values_: Float[Tensor, "m c"] = field(init=False, repr=False, compare=False)
     signatures_: Float[Tensor, "c c"] = field(init=False, repr=False, compare=False)
-    scales_: tuple[float, float] = field(init=False, repr=False, compare=False)
+    cosine_scale_: float = field(init=False, repr=False, compare=False)
+    signature_scale_: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("alpha", "gamma"):
@@ -125,23 +117,16 @@ class TipX:
         self.signatures_ = mean_log_signatures(
             self.cache_keys_, self.cache_values_, text.weights, self.temperature
         )
-        sample = scale_sample(features)
-        self.scales_ = (
-            residual_scale(text, self._by_cosine, sample),
-            residual_scale(text, self._by_signature, sample),
-        )
+        sample, votes = scale_sample(features), self.cache_values_.to_sparse()
+        self.cosine_scale_ = residual_scale(text, lambda v: self._by_cosine(v, votes), sample)
+        self.signature_scale_ = residual_scale(text, self._by_signature, sample)
         return self
 
-    def _by_cosine(self, values: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
-        return cosine_votes(values, self.cache_keys_, self.cache_values_, self.beta)
+    def _by_cosine(self, values: Float[Tensor, "n d"], votes: Tensor) -> Float[Tensor, "n c"]:
+        return cache_votes(values, self.cache_keys_, votes, self.beta)
 
     def _by_signature(self, values: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         return signature_votes(values, self.signatures_, self.text_.weights, self.temperature)
-
-    def _votes(self, values: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
-        near, alike = self.scales_
-        votes = near * self._by_cosine(values) + self.gamma * alike * self._by_signature(values)
-        return votes / (1 + self.gamma)
 
     def predict_logits(self, features: Features) -> Float[Tensor, "n c"]:
         """Return the weighted mean of zero-shot logits and scaled votes, in blocks of images.
@@ -149,6 +134,13 @@ class TipX:
         Raises:
             ValueError: Before ``fit``, or if the features have another dimension.
         """
-        if not hasattr(self, "scales_"):
+        if not hasattr(self, "signature_scale_"):
             raise ValueError("this adapter has learnt nothing yet; call fit first")
-        return joined_logits(self.text_, self._votes, features, scale=1.0, weight=self.alpha)
+        votes = self.cache_values_.to_sparse()  # once, and not in every block
+
+        def both(values: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
+            near = self.cosine_scale_ * self._by_cosine(values, votes)
+            alike = self.signature_scale_ * self._by_signature(values)
+            return (near + self.gamma * alike) / (1 + self.gamma)
+
+        return joined_logits(self.text_, both, features, scale=1.0, weight=self.alpha)

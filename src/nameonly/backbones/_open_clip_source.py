@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nameonly.backbones._hub import hub_folder
+from nameonly.extras import import_extra
 
 PREFIX = "open_clip:"
 CONFIG = "open_clip_config.json"
@@ -51,18 +52,7 @@ def import_open_clip() -> Any:
     Raises:
         ValueError: If it is not installed, or does not work here.
     """
-    try:
-        import open_clip  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    except ImportError as error:
-        raise ValueError(
-            f"it needs the package open_clip_torch ({error}): pip install 'nameonly[open-clip]'"
-        ) from error
-    except Exception as error:  # a torchvision that does not fit torch raises RuntimeError
-        raise ValueError(
-            f"the package open_clip does not work here ({str(error).splitlines()[0]}); "
-            "`nameonly doctor` says whether torchvision fits torch"
-        ) from error
-    return open_clip
+    return import_extra("open_clip", "open_clip_torch", "open-clip")
 
 
 def find(name: str, revision: str) -> Source:

@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nameonly.backbones import Backbone
 from nameonly.bench.memory import PeakMemory
-from nameonly.encoding import Progress, encode_image_set
+from nameonly.encoding import features_in_order
 from nameonly.learning import scores
 from nameonly.recipes import Recipe
 from nameonly.task import Task
@@ -84,8 +83,7 @@ def answer(recipe: Recipe, task: Task, queries: Queries | None) -> Answers:
         zero_shot = columns[task.text.predict_logits(features)[:, columns].argmax(dim=1)]
         if adapted.backbone is not None:
             with TemporaryDirectory() as folder:
-                values = encode_rows(queries.images, adapted.backbone, Path(folder))
-            features = Features(values, features.ids, adapted.backbone.name)
+                features = features_in_order(queries.images, adapted.backbone, Path(folder))
         logits = _finite(adapted.scorer.predict_logits(features))[:, columns]
         decision = recipe.decisions.fit(pool_logits[:, columns], task.features)
         found = decision.decide(logits, features)
@@ -94,25 +92,6 @@ def answer(recipe: Recipe, task: Task, queries: Queries | None) -> Answers:
     return Answers(
         labels, zero_shot, pool_labels, pool_zero_shot, pseudo_labels, seconds, memory, peak
     )
-
-
-def encode_rows(
-    images: ImageSet, backbone: Backbone, cache: Path, on_progress: Progress | None = None
-) -> Float[Tensor, "n d"]:
-    """Return the features of every image, in the images' own order.
-
-    Raises:
-        ValueError: If an image cannot be decoded.
-    """
-    encoded = encode_image_set(images, backbone, cache, on_progress)
-    if encoded.quarantined:
-        bad = encoded.quarantined
-        raise ValueError(
-            f"{len(bad)} images cannot be decoded, {bad[0].source} first ({bad[0].reason}); "
-            "unpack the data set again"
-        )
-    rows = {image_id: row for row, image_id in enumerate(encoded.features.ids)}
-    return encoded.features.values[[rows[image_id] for image_id in images.ids]]
 
 
 def _finite(logits: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:

@@ -10,12 +10,12 @@ from torch import Tensor
 from nameonly.backbones import Backbone
 from nameonly.bench.data import SIDES, BenchData
 from nameonly.bench.draws import Draw, draw
-from nameonly.bench.fitting import Answers, Queries, answer, encode_rows
+from nameonly.bench.fitting import Answers, Queries, answer
 from nameonly.bench.plan import Plan
 from nameonly.bench.rows import Row
 from nameonly.bench.runs import Run
 from nameonly.bench.scoring import figures
-from nameonly.encoding import build_text_classifier
+from nameonly.encoding import build_text_classifier, features_in_order
 from nameonly.journal import Journal
 from nameonly.methods import build_recipe
 from nameonly.recipes import Recipe
@@ -52,9 +52,9 @@ def encode(data: BenchData, context: Context, journal: Journal) -> Values:
             split = data.split(side)
         if id(split) not in values and len(split.images):
             with journal.stage("encode"):
-                values[id(split)] = encode_rows(
+                values[id(split)] = features_in_order(
                     split.images, context.backbone, context.cache, journal.on_progress
-                )
+                ).values
     return values
 
 

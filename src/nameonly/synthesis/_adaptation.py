@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from nameonly.extras import import_extra
+
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 FILE = "pytorch_lora_weights.safetensors"
 MODEL, TRAINING = "nameonly.model", "nameonly.training"
@@ -103,12 +105,7 @@ def add_lora(pipeline: Any, rank: int, seed: int) -> list[nn.Parameter]:
     Raises:
         ValueError: If peft is missing, or the model has no U-Net that takes text alone.
     """
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise ValueError(
-            f"LoRA needs the package peft ({error}): pip install 'nameonly[synth]'"
-        ) from error
+    peft = import_extra("peft", "peft", "synth")
     unet = getattr(pipeline, "unet", None)
     if unet is None or unet.config.get("addition_embed_type") is not None:
         raise ValueError(
@@ -120,7 +117,8 @@ def add_lora(pipeline: Any, rank: int, seed: int) -> list[nn.Parameter]:
             part.requires_grad_(False).train(name == "unet")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(PROJECTIONS)))
+        config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(PROJECTIONS))
+        unet.add_adapter(config)
     parameters = [p for p in unet.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.data = parameter.data.float()
@@ -133,10 +131,9 @@ def save_lora(pipeline: Any, folder: Path, fingerprint: str, key: str) -> None:
     Raises:
         OSError: If they cannot be written.
     """
-    from diffusers.utils import convert_state_dict_to_diffusers
-    from peft.utils import get_peft_model_state_dict
-
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipeline.unet))
+    trained = import_extra("peft", "peft", "synth").get_peft_model_state_dict(pipeline.unet)
+    diffusers = import_extra("diffusers", "diffusers", "synth")
+    layers = diffusers.utils.convert_state_dict_to_diffusers(trained)
     partial = folder / ".partial"
     pipeline.save_lora_weights(partial, unet_lora_layers=layers)
     with opened(partial / FILE) as found:

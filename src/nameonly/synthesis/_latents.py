@@ -44,12 +44,13 @@ def square(image: Image.Image, side: int) -> Image.Image:
     return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
 
 
-def encode_latents(images: ImageSet, pipeline: Any, flip: bool, cache: Path) -> Latents:
+def encode_latents(images: ImageSet, pipeline: Any, model: str, flip: bool, cache: Path) -> Latents:
     """Encode the middle squares of images.
 
     Args:
         images: Readable images.
         pipeline: A latent diffusion pipeline of diffusers.
+        model: Its fingerprint.
         flip: Encode them mirrored as well.
         cache: File in which the latents are kept; what it holds for these images is taken.
 
@@ -57,7 +58,7 @@ def encode_latents(images: ImageSet, pipeline: Any, flip: bool, cache: Path) -> 
         ValueError: If an image cannot be read.
         FloatingPointError: If a latent is not finite.
     """
-    facts = f"{flip} {pipeline.vae.dtype} {pipeline.name_or_path} " + " ".join(images.ids)
+    facts = f"{flip} {pipeline.vae.dtype} {model} " + " ".join(images.ids)
     key = hashlib.sha256(facts.encode()).hexdigest()
     if (found := _kept(cache, key)) is not None:
         return found

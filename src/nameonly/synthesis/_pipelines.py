@@ -5,6 +5,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nameonly.extras import import_extra
 from nameonly.synthesis._adaptation import load_lora
 from nameonly.synthetic import ImageRequest
 from nameonly.tiny import DIFFUSION
@@ -40,18 +42,7 @@ def import_diffusers() -> Any:
     Raises:
         ValueError: If it is not installed, or does not work here.
     """
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ValueError(
-            f"synthetic images need the package diffusers ({error}): pip install 'nameonly[synth]'"
-        ) from error
-    except Exception as error:  # a torchvision that does not fit torch raises RuntimeError
-        raise ValueError(
-            f"the package diffusers does not work here ({str(error).splitlines()[0]}); "
-            "`nameonly doctor` says whether torchvision fits torch"
-        ) from error
-    return diffusers
+    return import_extra("diffusers", "diffusers", "synth")
 
 
 @contextmanager
@@ -104,10 +95,17 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.suffix in {".safetensors", ".json"}:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
+            stat = path.stat()
+            content = _file_hash(path, stat.st_size, stat.st_mtime_ns)
             digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
     return digest.hexdigest()[:32]
+
+
+@cache
+def _file_hash(path: Path, _size: int, _changed: int) -> str:
+    """Return the hash of a file; one of gigabytes is read once as long as it stays as it is."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_pipeline(

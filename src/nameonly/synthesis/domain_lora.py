@@ -8,6 +8,7 @@ Differs: reconstruction, the paper names neither captions nor length. One LoRA f
     every batch anew; the learning rate falls along a cosine.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,11 +105,14 @@ class DomainLora:
         parameters = add_lora(pipeline, self.rank, self.seed)
         if self.gradient_checkpointing:
             pipeline.unet.enable_gradient_checkpointing()
-        state = folder / f"training-{key or 'lora'}.safetensors"
-        kept = folder / "latents.safetensors"
-        latents = encode_latents(chosen, pipeline, self.flip, kept)
+        mark, kept = fingerprint(model), folder / "latents.safetensors"
+        latents = encode_latents(chosen, pipeline, mark, self.flip, kept)
         captions = [self.template.replace("{}", name) for name in label_space.class_names]
         states = PromptEncoder(pipeline)(captions, guided=False)["prompt_embeds"]
+        # whatever the training depends on, so that another one never goes on from its state
+        facts = [self, mark, str(dtype), chosen.ids, labels.tolist(), captions]
+        digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
+        state = folder / f"training-{digest}.safetensors"
 
         def loss(batch: Int[Tensor, " b"]) -> Float[Tensor, ""]:
             generator = batch_generator(batch, self.seed)
@@ -131,7 +135,7 @@ class DomainLora:
             checkpoint=state,
             on_epoch=on_epoch,
         )
-        save_lora(pipeline, folder, fingerprint(model), key)
+        save_lora(pipeline, folder, mark, key)
         for path in (state, kept):
             path.unlink(missing_ok=True)
         return folder
