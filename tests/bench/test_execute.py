@@ -199,7 +199,7 @@ def test_data_that_cannot_be_encoded_fail_their_own_runs(bench, write_plan):
     data.scored.__dict__["train"] = Split(broken, data.scored.train.y_true)
     found = prepared.execute()
     assert len(found.failed) == 4
-    assert "1 images cannot be decoded" in found.failed[0]["error"]
+    assert "1 images cannot be read, first digit-1796: no such" in found.failed[0]["error"]
 
 
 def test_runs_by_other_code_are_told(bench, write_plan, tmp_path):
