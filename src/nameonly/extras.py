@@ -19,7 +19,7 @@ def import_extra(module: str, package: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ValueError(
-            f"it needs the package {package} ({error}): pip install 'nameonly[{extra}]'"
+            f"the package {package} is needed ({error}): pip install 'nameonly[{extra}]'"
         ) from error
     except Exception as error:  # a torchvision that does not fit torch raises RuntimeError
         raise ValueError(
