@@ -20,7 +20,7 @@ ORDER = [
     {"images", "synthetic"},
     {
         *("backbones", "prompts", "pseudo_labels", "prompt_learning", "adapters", "decisions"),
-        *("synthesis", "trust"),
+        *("synthesis", "trust", "training"),
     },
     {"methods", "encoding", "classifier", "task"},
     {"learning", "generating"},

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from nameonly import methods
 from nameonly.backbones import Backbone
+from nameonly.backbones._network import NetworkBackbone, NetworkScorer, load_network
+from nameonly.backbones._onnx_network import OnnxBackbone
 from nameonly.backbones._open_clip_source import PREFIX as OPEN_CLIP
 from nameonly.backbones._prompted import PromptedBackbone
 from nameonly.decisions import Decision
@@ -144,6 +146,8 @@ class Classifier:
         scorer, tensors = _scorer_state(self.scorer)
         if isinstance(self.backbone, PromptedBackbone):
             tensors[TOKENS] = self.backbone.tokens.contiguous()
+        if isinstance(self.backbone, NetworkBackbone):
+            tensors |= self.backbone.tensors()
         config = {
             "format": FORMAT,
             "backbone": dict(self.backbone.reference()),
@@ -166,13 +170,16 @@ def load(folder: Path | str, **options: Any) -> Classifier:
     """Load a saved classifier; nothing of how it was trained is needed.
 
     Args:
-        folder: What ``Classifier.save`` wrote, or an output folder that holds ``classifier/``.
+        folder: What ``Classifier.save`` wrote, or an output folder that holds ``classifier/``; or a
+            ``model.onnx`` of ours.
         options: Fields of the backbone that may differ here: model, device, dtype, batch_size.
 
     Raises:
         ValueError: If the folder is not a whole classifier of this format.
     """
     folder = Path(folder)
+    if folder.suffix == ".onnx":
+        return _of_onnx(folder, options)
     if not (folder / CONFIG).is_file() and (folder / "classifier" / CONFIG).is_file():
         folder = folder / "classifier"
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
@@ -199,8 +206,20 @@ def load(folder: Path | str, **options: Any) -> Classifier:
     return Classifier(backbone, scorer, decision, label_space, fingerprint, made)
 
 
+def _of_onnx(path: Path, options: Mapping[str, Any]) -> Classifier:
+    """Return the classifier that a file of ``export/onnx.py`` is."""
+    backbone = OnnxBackbone(path, **options)
+    names = backbone.class_names
+    decision = methods.create("decisions", "argmax")
+    made = {"recipe": "network", "title": "A network in an ONNX file.", "paper": ""}
+    scorer, space = NetworkScorer(names), LabelSpace(names)
+    return Classifier(backbone, scorer, decision, space, backbone.digest, made)
+
+
 def scorer_name(scorer: Scorer) -> str:
     """Return the method that a scorer belongs to; "text" for the zero-shot classifier."""
+    if isinstance(scorer, NetworkScorer):
+        return "network"
     return "text" if isinstance(scorer, TextClassifier) else methods.name_of(scorer)
 
 
@@ -212,6 +231,8 @@ def _scorer_state(scorer: Scorer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         TypeError: If something learnt is of a kind that the files cannot hold.
     """
+    if isinstance(scorer, NetworkScorer):
+        return {"method": "network"}, {}
     if isinstance(scorer, TextClassifier):
         return {"method": "text", "logit_scale": scorer.logit_scale}, {
             "weights": scorer.weights.contiguous()
@@ -240,6 +261,8 @@ def _load_scorer(
     state: dict[str, Any], tensors: dict[str, Tensor], label_space: LabelSpace
 ) -> Scorer:
     names = label_space.class_names
+    if state["method"] == "network":
+        return NetworkScorer(names)
     if state["method"] == "text":
         return TextClassifier(tensors["weights"], state["logit_scale"], names)
     scorer: Scorer = methods.create("adapters", state["method"], **state["fields"])
@@ -289,6 +312,8 @@ def _load_backbone(
         if prompted.digest != reference["tokens"]:
             raise ValueError("the learned tokens are not those that were saved")
         return prompted
+    if reference["method"] == "network":
+        return load_network(reference, options, tensors)
     if reference["method"] == "precomputed":
         backbone: Backbone = methods.create("backbones", "precomputed", width=reference["width"])
         return backbone

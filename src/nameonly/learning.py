@@ -1,4 +1,4 @@
-"""Fits whatever learns from pseudo-labels: an adapter on features, or prompts in a backbone."""
+"""Fits whatever learns from pseudo-labels: adapters on features, prompts, whole networks."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -16,9 +16,10 @@ from nameonly.prompt_learning import PromptLearner
 from nameonly.pseudo_labels import PseudoLabeller
 from nameonly.synthesis.support_set import join_features, join_images
 from nameonly.task import Adapted, Task
+from nameonly.training import Trainer
 from nameonly.types import Features, ImageSet, PseudoLabels
 
-Learner = Adapter | PromptLearner
+Learner = Adapter | PromptLearner | Trainer
 
 
 def learn(task: Task, learner: Learner, labels: PseudoLabels, part: str = "prompt") -> Adapted:
@@ -26,21 +27,28 @@ def learn(task: Task, learner: Learner, labels: PseudoLabels, part: str = "promp
 
     Args:
         task: What to learn from.
-        learner: An adapter or a prompt learner; it stays as it is.
+        learner: An adapter, a prompt learner or a trainer; it stays as it is.
         labels: One row per image of the task.
         part: Name of this training among the task's checkpoints.
 
     Raises:
-        ValueError: If prompts are to be learned and there is no backbone or there are no images.
+        ValueError: If the learner needs images or a backbone, and there are none.
     """
     fresh, task = deepcopy(learner), with_views(task, learner)
     if isinstance(fresh, Adapter):
         scorer = fresh.fit(task.features, task.text, labels)
         return Adapted(scorer, labels, getattr(scorer, "logits_", None))
-    backbone = _backbone(task)
     features, images, shown = with_support(task, labels)
     checkpoint = task.checkpoints and task.checkpoints / f"{part}.safetensors"
     hear = _progress(task, fresh)
+    if not isinstance(fresh, PromptLearner):
+        if images is None or task.images is None:
+            raise ValueError("a network is trained on the images themselves, not on features")
+        names = task.label_space.class_names
+        fresh.fit(images, shown, names, checkpoint=checkpoint, on_epoch=hear)
+        logits = fresh.scorer_.predict_logits(_encoded_anew(task.images, fresh.backbone_))
+        return Adapted(fresh.scorer_, labels, logits, fresh.backbone_)
+    backbone = _backbone(task)
     if fresh.reads == "features":
         fresh.fit(features, task.text, shown, backbone, checkpoint=checkpoint, on_epoch=hear)
         return Adapted(fresh.text_, labels)
@@ -50,9 +58,14 @@ def learn(task: Task, learner: Learner, labels: PseudoLabels, part: str = "promp
             "choose prompt_learning=text_context or a recipe with adapters"
         )
     fresh.fit(images, task.text, shown, backbone, checkpoint=checkpoint, on_epoch=hear)
+    logits = fresh.text_.predict_logits(_encoded_anew(task.images, fresh.backbone_))
+    return Adapted(fresh.text_, labels, logits, fresh.backbone_)
+
+
+def _encoded_anew(images: ImageSet, backbone: Backbone) -> Features:
+    """Return features of a backbone that was made just now, and that no store knows."""
     with TemporaryDirectory() as folder:
-        features = features_in_order(task.images, fresh.backbone_, Path(folder))
-    return Adapted(fresh.text_, labels, fresh.text_.predict_logits(features), fresh.backbone_)
+        return features_in_order(images, backbone, Path(folder))
 
 
 def with_views(task: Task, learner: Learner) -> Task:
@@ -94,7 +107,8 @@ def with_support(
     if support is None:
         return task.features, task.images, labels
     images = None if task.images is None else join_images(task.images, support.images)
-    joined = support.settings.join_labels(labels, support.features.ids, support.labels)
+    said = task.text.predict_logits(support.features).softmax(dim=1)
+    joined = support.settings.join_labels(labels, support.features.ids, support.labels, said)
     return join_features(task.features, support.features), images, joined
 
 
@@ -124,7 +138,7 @@ def _backbone(task: Task) -> Backbone:
     return task.backbone
 
 
-def _progress(task: Task, learner: PromptLearner) -> Callable[[int, float], None] | None:
+def _progress(task: Task, learner: PromptLearner | Trainer) -> Callable[[int, float], None] | None:
     hear, done = task.on_progress, 0
     if hear is None:
         return None

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -33,6 +33,7 @@ class Schedule:
         optimiser: ``"adamw"`` or ``"sgd"`` (momentum 0.9).
         epsilon: AdamW's denominator term.
         clip: Largest gradient norm; None leaves gradients as they are.
+        spare_vectors: No weight decay on parameters of one dimension: biases and norms.
     """
 
     epochs: int
@@ -43,6 +44,7 @@ class Schedule:
     optimiser: Literal["adamw", "sgd"] = "adamw"
     epsilon: float = 1e-8
     clip: float | None = None
+    spare_vectors: bool = False
 
     def rate(self, step: int, steps_per_epoch: int) -> float:
         """Return the learning rate of a step, counted from zero."""
@@ -54,9 +56,24 @@ class Schedule:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
+@dataclass(frozen=True)
+class Trained:
+    """All that a training changes, in place.
+
+    Attributes:
+        parameters: Have gradients.
+        state: Others, such as the running means of batch norms; kept in the checkpoint.
+        after_step: Called after every step.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    state: Sequence[Tensor] = ()
+    after_step: Callable[[], None] | None = None
+
+
 def minimise(
     loss: Loss,
-    parameters: Sequence[nn.Parameter],
+    parameters: "Sequence[nn.Parameter] | Trained",
     n: int,
     schedule: Schedule,
     *,
@@ -72,7 +89,7 @@ def minimise(
 
     Args:
         loss: Maps image indices (b) to a scalar.
-        parameters: Trained in place.
+        parameters: Trained in place; or these and what else training changes.
         n: Number of images; indices run from 0 to n - 1.
         schedule: Length, rate and optimiser.
         seed: Of the order of images.
@@ -86,9 +103,10 @@ def minimise(
     """
     if n < 1:
         raise ValueError("training needs at least one image, got none")
-    optimiser = _optimiser(parameters, schedule)
+    trained = parameters if isinstance(parameters, Trained) else Trained(parameters)
+    optimiser = _optimiser(trained.parameters, schedule)
     run = f"{n} images, seed {seed}, {schedule}"
-    first = 0 if checkpoint is None else _resume(checkpoint, run, parameters, optimiser)
+    first = 0 if checkpoint is None else _resume(checkpoint, run, trained, optimiser)
     steps_per_epoch = math.ceil(n / schedule.batch_size)
     means = []
     for epoch in range(first, schedule.epochs):
@@ -97,10 +115,10 @@ def minimise(
             rate = schedule.rate(epoch * steps_per_epoch + i, steps_per_epoch)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            total += _step(loss, rows, parameters, optimiser, schedule.clip) * len(rows)
+            total += _step(loss, rows, trained, optimiser, schedule.clip) * len(rows)
         means.append(total / n)
         if checkpoint is not None:
-            _save(checkpoint, {"epoch": str(epoch + 1), "run": run}, parameters, optimiser)
+            _save(checkpoint, {"epoch": str(epoch + 1), "run": run}, trained, optimiser)
         if on_epoch is not None:
             on_epoch(epoch + 1, means[-1])
     return means
@@ -115,7 +133,7 @@ def _batches(n: int, size: int, seed: int, epoch: int) -> Iterator[Int[Tensor, "
 def _step(
     loss: Loss,
     rows: Int[Tensor, " b"],
-    parameters: Sequence[nn.Parameter],
+    trained: Trained,
     optimiser: torch.optim.Optimizer,
     clip: float | None,
 ) -> float:
@@ -127,28 +145,34 @@ def _step(
         )
     value.backward()  # type: ignore[no-untyped-call]
     if clip is not None:
-        nn.utils.clip_grad_norm_(parameters, clip)
+        nn.utils.clip_grad_norm_(trained.parameters, clip)
     optimiser.step()
+    if trained.after_step is not None:
+        trained.after_step()
     return value.item()
 
 
 def _optimiser(parameters: Sequence[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
+    decay = schedule.weight_decay
+    groups: list[dict[str, Any]] = [{"params": list(parameters)}]
+    if schedule.spare_vectors:
+        spared = [p for p in parameters if p.ndim <= 1]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": spared, "weight_decay": 0.0},
+        ]
     if schedule.optimiser == "sgd":
-        return torch.optim.SGD(
-            parameters, schedule.learning_rate, momentum=0.9, weight_decay=schedule.weight_decay
-        )
+        return torch.optim.SGD(groups, schedule.learning_rate, momentum=0.9, weight_decay=decay)
     return torch.optim.AdamW(
-        parameters, schedule.learning_rate, eps=schedule.epsilon, weight_decay=schedule.weight_decay
+        groups, schedule.learning_rate, eps=schedule.epsilon, weight_decay=decay
     )
 
 
 def _save(
-    path: Path,
-    about: dict[str, str],
-    parameters: Sequence[nn.Parameter],
-    optimiser: torch.optim.Optimizer,
+    path: Path, about: dict[str, str], trained: Trained, optimiser: torch.optim.Optimizer
 ) -> None:
-    tensors = {f"parameter.{i}": p.detach() for i, p in enumerate(parameters)}
+    tensors = {f"parameter.{i}": p.detach() for i, p in enumerate(trained.parameters)}
+    tensors |= {f"other.{i}": value for i, value in enumerate(trained.state)}
     for i, state in optimiser.state_dict()["state"].items():
         for name, value in state.items():
             if isinstance(value, Tensor):
@@ -160,9 +184,7 @@ def _save(
     partial.replace(path)
 
 
-def _resume(
-    path: Path, run: str, parameters: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer
-) -> int:
+def _resume(path: Path, run: str, trained: Trained, optimiser: torch.optim.Optimizer) -> int:
     """Load a checkpoint in place, where there is one, and return the epochs it has behind it."""
     if not path.exists():
         return 0
@@ -172,10 +194,12 @@ def _resume(
             f"{path} is a checkpoint of another run ({about.get('run', 'unknown')}), this run has "
             f"{run}; delete the file to start afresh"
         )
-    shapes = [tuple(p.shape) for p in parameters]
+    shapes = [tuple(p.shape) for p in trained.parameters]
     held = [tuple(t.shape) for k, t in tensors.items() if k.startswith("parameter.")]
     keyed = [tuple(tensors[f"parameter.{i}"].shape) for i in range(len(held))]
-    if shapes != keyed:
+    others = [(f"other.{i}", value) for i, value in enumerate(trained.state)]
+    same = all(key in tensors and tensors[key].shape == value.shape for key, value in others)
+    if shapes != keyed or not same:
         raise ValueError(
             f"{path} is a checkpoint of other parameters ({len(keyed)} of them with "
             f"{sum(map(math.prod, keyed))} numbers, here {len(shapes)} with "
@@ -183,8 +207,10 @@ def _resume(
         )
     state: dict[int, dict[str, Tensor]] = {}
     with torch.no_grad():
-        for i, parameter in enumerate(parameters):
+        for i, parameter in enumerate(trained.parameters):
             parameter.copy_(tensors[f"parameter.{i}"])
+        for key, other in others:
+            other.copy_(tensors[key])
     for key, value in tensors.items():
         if key.startswith("state."):
             _, place, name = key.split(".")

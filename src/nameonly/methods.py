@@ -15,6 +15,7 @@ STAGES = (
     "pseudo_labels",
     "prompt_learning",
     "adapters",
+    "training",
     "relabelling",
     "synthesis",
     "decisions",

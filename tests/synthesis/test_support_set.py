@@ -15,10 +15,11 @@ REAL = PseudoLabels(
 )
 MADE = torch.tensor([1, 0, 1, 1])
 IDS = ("p", "q", "r", "s")
+SAID = torch.tensor([[0.2, 0.8], [0.6, 0.4], [0.9, 0.1], [0.5, 0.5]])
 
 
 def test_the_mean_loss_of_each_kind_counts_by_its_weight():
-    joined = SupportSet(loss_weight=0.5).join_labels(REAL, IDS, MADE)
+    joined = SupportSet(loss_weight=0.5).join_labels(REAL, IDS, MADE, SAID)
     assert joined.ids == ("a", "b", "c", *IDS)
     assert joined.labels.tolist() == [0, -1, 0, 1, 0, 1, 1]
     assert joined.confidence.tolist()[3:] == [1.0] * 4
@@ -30,13 +31,13 @@ def test_the_mean_loss_of_each_kind_counts_by_its_weight():
 
 
 def test_alone_real_images_are_not_learnt_from():
-    joined = SupportSet(alone=True).join_labels(REAL, IDS, MADE)
+    joined = SupportSet(alone=True).join_labels(REAL, IDS, MADE, SAID)
     assert joined.selected.tolist() == [False] * 3 + [True] * 4
     assert joined.weights[3:].tolist() == [1.0] * 4
 
 
 def test_without_weight_they_count_nothing():
-    joined = SupportSet(loss_weight=0.0).join_labels(REAL, IDS, MADE)
+    joined = SupportSet(loss_weight=0.0).join_labels(REAL, IDS, MADE, SAID)
     assert joined.weights.tolist() == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
 
 

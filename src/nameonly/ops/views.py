@@ -62,11 +62,27 @@ def strong_view(image: Image.Image, generator: np.random.Generator) -> Image.Ima
         image: RGB.
         generator: Decides the weak view, the operations and their signs.
     """
-    view = weak_view(image, generator)
-    for name in generator.choice(sorted(OPERATIONS), N_OPERATIONS):
-        signed = MAGNITUDE * (1 if generator.random() < 0.5 else -1)
-        view = OPERATIONS[name](view, signed)
-    return view
+    return rand_augment(weak_view(image, generator), generator)
+
+
+def rand_augment(
+    image: Image.Image,
+    generator: np.random.Generator,
+    n_operations: int = N_OPERATIONS,
+    magnitude: float = MAGNITUDE,
+) -> Image.Image:
+    """Apply random operations on colour or shape, one after the other.
+
+    Args:
+        image: RGB.
+        generator: Decides the operations and their signs.
+        n_operations: How many.
+        magnitude: Of each, in [0, 1].
+    """
+    for name in generator.choice(sorted(OPERATIONS), n_operations):
+        signed = magnitude * (1 if generator.random() < 0.5 else -1)
+        image = OPERATIONS[name](image, signed)
+    return image
 
 
 def _crop_box(width: int, height: int, generator: np.random.Generator) -> tuple[int, int, int, int]:

@@ -9,7 +9,7 @@ Differs: reconstruction, the paper's equations could not be read. The loss is L_
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from nameonly.ops.labelling import hard_candidates
@@ -43,7 +43,11 @@ class SupportSet:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     def join_labels(
-        self, labels: PseudoLabels, ids: tuple[str, ...], made_for: Int[Tensor, " m"]
+        self,
+        labels: PseudoLabels,
+        ids: tuple[str, ...],
+        made_for: Int[Tensor, " m"],
+        probs: Float[Tensor, "m c"],
     ) -> PseudoLabels:
         """Return the labels of the real images, and after them those of the synthetic ones.
 
@@ -51,13 +55,14 @@ class SupportSet:
             labels: Of the real images.
             ids: Of the synthetic images.
             made_for: The class that each was made for.
+            probs: What the backbone says of them; their labels are what they were made for.
         """
         n, m = len(labels.ids), len(made_for)
         candidates = hard_candidates(made_for, labels.probs.shape[1])
         weight = self.loss_weight * int(labels.selected.sum()) / m
         return PseudoLabels(
             labels.ids + ids,
-            torch.cat([labels.probs, candidates.to(labels.probs)]),
+            torch.cat([labels.probs, probs]),
             torch.cat([labels.candidates & (not self.alone), candidates]),
             torch.cat([labels.confidence, labels.confidence.new_ones(m)]),
             weights=torch.cat([torch.ones(n), torch.full((m,), 1.0 if self.alone else weight)]),

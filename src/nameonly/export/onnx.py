@@ -1,0 +1,159 @@
+"""A network as one ONNX file: bytes of images in, class probabilities out.
+
+The input ``pixels`` is uint8 (n, size, size, 3), RGB, the middle square of each image; centring and
+scaling are part of the graph, and so is the softmax. Class names and size stand in its metadata.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor, nn
+
+from nameonly.backbones._network import NetworkBackbone, middle_square, normalised
+from nameonly.backbones._onnx_network import CLASS_NAMES, SIZE, OnnxBackbone
+from nameonly.extras import import_extra
+
+OPSET = 18
+CALIBRATED_ON = 256
+
+
+class _Deployed(nn.Module):
+    def __init__(self, backbone: NetworkBackbone) -> None:
+        super().__init__()
+        self.network = backbone.network
+        self.mean, self.std = backbone.mean, backbone.std
+
+    def forward(self, pixels: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n c"]:
+        logits = self.network(normalised(pixels.permute(0, 3, 1, 2), self.mean, self.std))
+        probs: Tensor = logits.softmax(dim=1)
+        return probs
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How a file compares with the network that it was made of, on real images.
+
+    Attributes:
+        images: How many.
+        max_difference: Largest difference of a probability.
+        same_labels: Share of images with the same most probable class.
+    """
+
+    images: int
+    max_difference: float
+    same_labels: float
+
+
+def export_onnx(backbone: NetworkBackbone, class_names: Sequence[str], path: Path) -> None:
+    """Write a network to an ONNX file that takes any number of images at once.
+
+    Raises:
+        ValueError: If onnx is missing, or the architecture cannot be written.
+        OSError: If the file cannot be written.
+    """
+    import_extra("onnxscript", "onnxscript", "train")
+    onnx = import_extra("onnx", "onnx", "train")
+    example = torch.zeros(2, backbone.size, backbone.size, 3, dtype=torch.uint8)
+    partial = path.with_suffix(".partial")
+    try:
+        with _quiet():
+            torch.onnx.export(
+                _Deployed(backbone).cpu().float().eval(),
+                (example,),
+                str(partial),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["pixels"],
+                output_names=["probabilities"],
+                dynamic_shapes={"pixels": {0: torch.export.Dim("n")}},
+                external_data=False,
+                verbose=False,
+            )
+    except OSError:
+        raise
+    except Exception as error:  # the exporter has many kinds of its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{backbone.architecture} cannot be written as ONNX: {reason}") from error
+    model = onnx.load(partial)
+    about = {CLASS_NAMES: json.dumps(list(class_names)), SIZE: str(backbone.size)}
+    onnx.helper.set_model_props(model, about)
+    onnx.save(model, partial)
+    partial.replace(path)
+
+
+def quantise_onnx(path: Path, out: Path, images: Sequence[Image.Image]) -> None:
+    """Write an int8 copy of an ONNX file, calibrated on images.
+
+    Weights have a scale for each channel, activations one for each tensor (QDQ form).
+
+    Args:
+        path: Of ``export_onnx``.
+        out: File to write.
+        images: Real ones that show what the network will see; a few hundred are enough.
+
+    Raises:
+        ValueError: If onnxruntime is missing or there is no image.
+        OSError: If the file cannot be written.
+    """
+    if not images:
+        raise ValueError("int8 needs images to calibrate on, got none")
+    import_extra("onnxruntime", "onnxruntime", "train")
+    quantization = import_extra("onnxruntime.quantization", "onnxruntime", "train")
+    shape_inference = import_extra(
+        "onnxruntime.quantization.shape_inference", "onnxruntime", "train"
+    )
+    size = OnnxBackbone(path).size
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.rest = iter(images)
+
+        def get_next(self) -> dict[str, Any] | None:
+            image = next(self.rest, None)
+            return None if image is None else {"pixels": middle_square(image, size)[None]}
+
+    with TemporaryDirectory() as folder, _quiet():
+        prepared = Path(folder) / "prepared.onnx"
+        shape_inference.quant_pre_process(path, prepared, skip_symbolic_shape=True)
+        partial = out.with_suffix(".partial")
+        quantization.quantize_static(prepared, partial, Reader(), per_channel=True)
+    partial.replace(out)
+
+
+def compare_with_torch(
+    path: Path, backbone: NetworkBackbone, images: Sequence[Image.Image]
+) -> Parity:
+    """Return how far a file's probabilities are from the network's.
+
+    Raises:
+        ValueError: If there is no image to compare on.
+    """
+    if not images:
+        raise ValueError("a comparison needs images, got none")
+    ours = backbone.encode_images(images).softmax(dim=1)
+    theirs = OnnxBackbone(path).encode_images(images).softmax(dim=1)
+    same = (ours.argmax(dim=1) == theirs.argmax(dim=1)).float().mean()
+    return Parity(len(images), float((ours - theirs).abs().max()), float(same))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' progress notes from the user's terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
