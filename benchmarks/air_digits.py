@@ -1,6 +1,6 @@
 """AiR's claim before any training: do synthetic images label real ones, alone and beside the text?
 
-uv run python benchmarks/air_digits.py [--half development] [--most 300] [--work DIR]
+uv run python benchmarks/air_digits.py [--half development] [--most 300] [--device cuda]
 
 Real handwritten digits, of one half (cut once, by id; choices were made on the development half),
 split at random into two: one part is adapted to and labelled, without a label. The figures are the
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from results import write
+from results import device_name, write
 from torch import Tensor
 
 from nameonly.adapters.synthetic_prototypes import SyntheticPrototypes
@@ -40,11 +40,11 @@ SIZES = (20, 60, 120, 150, 300)
 WORTH = ("recognised", "distance", "vendi", "coverage", "mmd", "told_apart")
 
 
-def tasks(rows: np.ndarray, seeds: int, work: Path) -> list[tuple[Task, Tensor]]:
+def tasks(rows: np.ndarray, seeds: int, work: Path, device: str) -> list[tuple[Task, Tensor]]:
     """Return a task for every seed, and its truth."""
     folder, _ = export(work / "digits")
     truth = load_digits_images()[1]
-    backbone = ClipBackbone("tiny", device="cpu", dtype="float32")
+    backbone = ClipBackbone("tiny", device=device, dtype="float32")
     cache = work / "cache"
     text = build_text_classifier(Templates().texts(SPACE), SPACE, backbone, cache)
     found = []
@@ -107,6 +107,7 @@ def shown(name: str, values: list[float]) -> str:
 
 def recipe_of(args: argparse.Namespace) -> Air:
     """Return the recipe with the settings of the command line."""
+    device = args.device
     schedule = replace(DomainLora().schedule, epochs=args.epochs, learning_rate=args.rate)
     tricks = PromptTricks(
         tuple(args.tricks.split(",")),
@@ -119,10 +120,10 @@ def recipe_of(args: argparse.Namespace) -> Air:
         Air(),
         prompt_tricks=tricks,
         text_to_image=TextToImage(
-            "tiny", steps=20, batch_size=50, dtype="float32", device="cpu", image_format="png"
+            "tiny", steps=20, batch_size=50, dtype="float32", device=device, image_format="png"
         ),
         domain_lora=DomainLora(
-            template=args.template, flip=False, schedule=schedule, dtype="float32", device="cpu"
+            template=args.template, flip=False, schedule=schedule, dtype="float32", device=device
         ),
         adapters=SyntheticPrototypes(args.stand, args.unit),
         captions=replace(Air().captions, images_per_class=args.captions),
@@ -145,15 +146,17 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=16)
     parser.add_argument("--unit", action="store_true")
     parser.add_argument("--no-lora", action="store_true")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--work", type=Path, default=Path("runs/air_digits"))
     parser.add_argument("--write", action="store_true", help="write the results page")
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    if args.device == "cpu":
+        torch.set_num_threads(2)
     recipe = recipe_of(args)
     sizes = [size for size in SIZES if size <= args.most]
     rows = halves()[0 if args.half == "development" else 1]
     found: dict[str, list[float]] = {}
-    for task, y in tasks(rows, args.seeds, args.work):
+    for task, y in tasks(rows, args.seeds, args.work, args.device):
         figures = {"p": right(task.start_logits(), y)}
         figures |= {f"real: {k}": v for k, v in prototypes_of_real(task, y).items()}
         for lora in (False,) if args.no_lora else (False, True):
@@ -163,11 +166,13 @@ def main() -> None:
         for name, value in figures.items():
             found.setdefault(name, []).append(value)
         print({k: round(v, 1) for k, v in figures.items()}, flush=True)
-    lines = ["| | mean ± sd |", "| --- | ---: |"]
+    lines = [f"{device_name(args.device)}.", "", "| | mean ± sd |", "| --- | ---: |"]
     lines += [f"| {name} | {shown(name, values)} |" for name, values in found.items()]
     if args.write:
         means = {name: statistics.mean(values) for name, values in found.items()}
-        write(f"air_digits_{args.half}" if args.half != "final" else "air_digits", means, lines)
+        half = "_development" if args.half == "development" else ""
+        device = "_cuda" if args.device == "cuda" else ""
+        write(f"air_digits{half}{device}", means, lines)
     else:
         print("\n".join(lines))
 

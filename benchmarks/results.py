@@ -6,7 +6,16 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 FOLDER = Path(__file__).parent / "results"
+
+
+def device_name(device: str) -> str:
+    """Return the name of what a benchmark ran on, as its page says it."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, threads: {torch.get_num_threads()}"
 
 
 def write(name: str, figures: dict[str, float], lines: list[str]) -> None:
