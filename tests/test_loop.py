@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from nameonly.loop import Schedule, minimise
+from nameonly.loop import Schedule, Trained, minimise
 
 INPUTS = torch.randn(37, 5, generator=torch.Generator().manual_seed(0))
 TWO_EPOCHS = Schedule(2, 8, 0.1)
@@ -225,3 +225,46 @@ def test_on_epoch_hears_every_epoch_from_one():
         on_epoch=lambda epoch, mean: heard.append((epoch, mean)),
     )
     assert heard == list(enumerate(means, start=1))
+
+
+def test_what_else_training_changes_is_kept_in_the_checkpoint(tmp_path):
+    def trained(model, counted):
+        def step():
+            counted.add_(1)
+
+        return Trained(list(model.parameters()), [counted], step)
+
+    schedule, path = Schedule(4, 8, 0.02), tmp_path / "run.safetensors"
+    whole, resumed, counted, again = make_model(), make_model(), torch.zeros(1), torch.zeros(1)
+    minimise(squared_error(whole), trained(whole, counted), 37, schedule)
+    with pytest.raises(KilledError):
+        minimise(
+            squared_error(resumed),
+            trained(resumed, torch.zeros(1)),
+            37,
+            schedule,
+            checkpoint=path,
+            on_epoch=kill_after(2),
+        )
+    with pytest.raises(ValueError, match="checkpoint of other parameters"):
+        minimise(
+            squared_error(resumed), trained(resumed, torch.zeros(2)), 37, schedule, checkpoint=path
+        )
+    minimise(squared_error(resumed), trained(resumed, again), 37, schedule, checkpoint=path)
+    assert counted.item() == again.item() == 4 * 5
+
+
+def test_vectors_can_be_spared_from_weight_decay():
+    def decayed(spare):
+        model = make_model()
+        schedule = Schedule(1, 37, 0.1, weight_decay=0.5, spare_vectors=spare)
+        with torch.no_grad():
+            model.bias.fill_(1.0)
+        zero = lambda rows: sum(p.sum() * 0 for p in model.parameters())  # noqa: E731
+        before = model.weight.clone()
+        minimise(zero, list(model.parameters()), 37, schedule)
+        torch.testing.assert_close(model.weight, before * 0.95)
+        return model.bias.item()
+
+    assert decayed(True) == 1.0
+    assert decayed(False) == pytest.approx(0.95)

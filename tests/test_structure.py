@@ -28,11 +28,11 @@ ORDER = [
     {"recipes"},
     {"preparation"},
     {"pipeline", "estimate"},
-    {"report", "card", "evaluation", "datasets"},
+    {"report", "card", "evaluation", "datasets", "export"},
     {"outputs", "heads"},
-    {"jobs", "bench", "generation"},
+    {"jobs", "bench", "generation", "training_job"},
     {"doctor", "demo", "console"},
-    {"cli", "cli_options"},
+    {"cli", "cli_options", "cli_train"},
 ]
 LEVEL = {name: i for i, group in enumerate(ORDER) for name in group}
 

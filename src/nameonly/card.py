@@ -19,11 +19,13 @@ def classifier_card(classifier: Classifier) -> str:
         if name_of(classifier.decision) == "argmax"
         else f"The decision is `{name_of(classifier.decision)}`: some images get no class."
     )
+    unlabelled = f"class names and {made.get('images', 'some')} unlabelled images"
+    learnt_from = made.get("learnt_from", unlabelled)
     lines = [
         f"# Image classifier for {len(names)} classes",
         "",
         f"Made by nameonly {made.get('nameonly', '')} with the recipe `{made.get('recipe', '')}` "
-        f"from class names and {made.get('images', 'some')} unlabelled images. No label was used.",
+        f"from {learnt_from}. No label was used.",
         "",
         f"- Classes: {listed}",
         f"- Backbone: `{backbone.name}`{fingerprint}",

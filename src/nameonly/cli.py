@@ -30,6 +30,7 @@ from nameonly.cli_options import (
     say,
     settings_from,
 )
+from nameonly.cli_train import train
 
 app = typer.Typer(
     add_completion=False,
@@ -250,6 +251,9 @@ def generate(
             generation.generate(wanted, parts, out, journal)
             found = generation.summary(out)
     print_json(found) if as_json else console.generation(found)
+
+
+app.command()(train)
 
 
 @app.command()

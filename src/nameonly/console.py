@@ -27,6 +27,8 @@ STAGES = {
     "adapt": "adapting",
     "generate": "making images",
     "filter": "comparing with the class names",
+    "train": "training, by epochs",
+    "export": "writing the ONNX file",
     "decide": "deciding",
     "write": "writing labels",
     "report": "writing the report",
@@ -280,6 +282,23 @@ class Console:
         self.line(f"images      {found['out']}/images")
         self.line(f"table       {found['out']}/synthetic.parquet")
         self.line(f"report      {found['out']}/report.html")
+
+    def training(self, found: dict[str, Any]) -> None:
+        """Print what a training gave and where it lies."""
+        seconds = sum(found["timings"].values())
+        self.line(
+            f"{found['settings']['architecture']} trained on {found['images']:,} images of "
+            f"{len(found['classes'])} classes in {seconds:.1f} s"
+        )
+        if found["unreadable"]:
+            self.line(f"{len(found['unreadable']):,} could not be read: see run.json")
+        for name, parity in found["onnx"].items():
+            self.line(
+                f"{name}: {share(parity['same_labels'])} of {parity['images']} images labelled as "
+                f"by torch, probabilities differ by {parity['max_difference']:.1g} at most"
+            )
+        self.line(f"classifier  {found['out']}/classifier")
+        self.line("no label was used: the accuracy is not known")
 
     def bench_plan(self, found: "Found") -> None:
         """Print the runs of a plan and which of them are there."""

@@ -130,8 +130,7 @@ def ensemble_logits(
 def training_folder(setup: Setup, task: Task) -> Iterator[Path | None]:
     """Give the folder in which this very training leaves its state, and remove it at the end.
 
-    It is found again by whatever the training depends on; one that failed or was killed leaves it.
-    A second run of the same training at the same time gets None and keeps nothing.
+    It is found again by whatever the training depends on, see ``kept_folder``.
     """
     digest = hashlib.sha256()
     facts = [
@@ -145,7 +144,16 @@ def training_folder(setup: Setup, task: Task) -> Iterator[Path | None]:
     digest.update("\n".join(task.features.ids).encode())
     for tensor in (task.text.weights, task.given, task.start):
         digest.update(b"none" if tensor is None else tensor.contiguous().numpy().tobytes())
-    folder = setup.cache / "training" / digest.hexdigest()[:24]
+    with kept_folder(setup.cache / "training" / digest.hexdigest()[:24]) as folder:
+        yield folder
+
+
+@contextmanager
+def kept_folder(folder: Path) -> Iterator[Path | None]:
+    """Give a folder and remove it at the end; who fails or is killed leaves it.
+
+    A second one who asks for it at the same time gets None and keeps nothing.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_suffix(".lock"))
     try:

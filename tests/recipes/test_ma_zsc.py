@@ -1,0 +1,111 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusion_models import generator, new_model
+
+from nameonly.backbones.clip import ClipBackbone
+from nameonly.jobs import label, predict
+from nameonly.learning import with_support
+from nameonly.loop import Schedule
+from nameonly.recipes.ma_zsc import MaZsc
+from nameonly.synthesis.support_set import SupportSet
+from nameonly.tiny.digits import CLASS_NAMES
+from nameonly.training.image_classifier import ImageClassifier
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return new_model(tmp_path_factory.mktemp("diffusion") / "model")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("ma-zsc-cache")
+
+
+@pytest.fixture
+def recipe(model):
+    quick = ImageClassifier(
+        "test_resnet", size=32, schedule=Schedule(2, 8, 1e-3), dtype="float32", device="cpu"
+    )
+    return replace(
+        MaZsc(),
+        text_to_image=generator(model, steps=2, batch_size=16),
+        support_set=SupportSet(images_per_class=3, alone=True),
+        training=quick,
+    )
+
+
+@pytest.fixture
+def task(digit_task, cache):
+    return replace(digit_task[0], cache=cache)
+
+
+def test_it_has_the_papers_settings():
+    recipe = MaZsc()
+    assert recipe.support_set.alone and recipe.prompt_tricks.tricks == ("merged",)
+    assert recipe.training.schedule.weight_decay == 0.9
+
+
+def test_the_network_is_trained_on_synthetic_images_alone(recipe, task):
+    adapted = recipe.fit(task)
+    assert adapted.backbone.n_classes == 10 and adapted.logits.shape == (len(task.features), 10)
+    few = torch.arange(9)
+    part = replace(
+        task,
+        features=task.features.subset(few),
+        images=task.images.subset(few.tolist()),
+    )
+    torch.testing.assert_close(recipe.fit(part).logits, adapted.logits[:9])
+
+
+def test_real_images_can_be_learnt_from_beside_them(recipe, task):
+    both = replace(recipe, support_set=SupportSet(images_per_class=3, alone=False))
+    assert both.fit(task).backbone.digest != recipe.fit(task).backbone.digest
+
+
+def test_synthetic_images_bring_what_the_backbone_says_of_them(recipe, task):
+    seen = []
+
+    class Watching(ImageClassifier):
+        def fit(self, images, pseudo_labels, class_names, **options):
+            seen.append(pseudo_labels)
+            return super().fit(images, pseudo_labels, class_names, **options)
+
+    quick = recipe.training
+    watching = Watching(**{k: getattr(quick, k) for k in ("architecture", "size", "schedule")})
+    adapted = replace(recipe, training=watching).fit(task)
+    (shown,) = seen
+    assert shown.selected.sum() == 30 and len(shown.ids) == len(task.features) + 30
+    assert 0.1 < shown.probs[-30:].amax(dim=1).mean() < 1
+    assert adapted.scorer.class_names == CLASS_NAMES
+    assert with_support(task, adapted.pseudo_labels)[2] is adapted.pseudo_labels
+
+
+def test_what_it_needs_is_told(recipe, task):
+    with pytest.raises(ValueError, match="need a backbone"):
+        recipe.fit(replace(task, backbone=None))
+
+
+def test_label_save_load_and_predict(digits, model, tmp_path):
+    settings = {
+        "text_to_image.model": str(model),
+        "text_to_image.steps": 2,
+        "text_to_image.dtype": "float32",
+        "support_set.images_per_class": 2,
+        "training.architecture": "test_resnet",
+        "training.size": 32,
+        "training.schedule.epochs": 1,
+    }
+    backbone = ClipBackbone("tiny", device="cpu", dtype="float32")
+    made = label(
+        digits,
+        CLASS_NAMES,
+        recipe="ma_zsc",
+        backbone=backbone,
+        settings=settings,
+        out=tmp_path / "r",
+    )
+    again = predict(tmp_path / "r", digits)
+    assert again.table["label"].to_pylist() == made.table["label"].to_pylist()

@@ -1,0 +1,272 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from nameonly import methods
+from nameonly.backbones._network import NetworkBackbone, build_network, pretrained_weights
+from nameonly.classifier import Classifier, load
+from nameonly.decisions.argmax import Argmax
+from nameonly.images import open_images
+from nameonly.loop import Schedule
+from nameonly.ops.labelling import hard_candidates
+from nameonly.training._pixels import cut, random_crops, store_pixels
+from nameonly.training._targets import image_weights, mix, training_targets
+from nameonly.training.image_classifier import MODERN, ImageClassifier
+from nameonly.types import ImageSet, LabelSpace, PseudoLabels
+
+NAMES = ("red", "green", "blue")
+# of each family, the smallest that 32 pixels are enough for
+FAMILIES = {
+    "resnet10t": {},
+    "mobilenetv3_small_050": {},
+    "test_vit": {"patch_size": 8},
+    "test_convnext": {},
+    "test_efficientnet": {},
+}
+QUICK = ImageClassifier(
+    "test_resnet", size=32, schedule=Schedule(6, 8, 3e-3), dtype="float32", device="cpu", flip=False
+)
+
+
+def colours(folder, n=24, seed=0):
+    """Write noisy images that are mostly of one colour, and return them with their labels."""
+    generator = torch.Generator().manual_seed(seed)
+    folder.mkdir(exist_ok=True)
+    for i in range(n):
+        pixels = torch.randint(60, (32, 40, 3), generator=generator, dtype=torch.uint8)
+        pixels[..., i % 3] += 150
+        Image.fromarray(pixels.numpy()).save(folder / f"{i:02d}.png")
+    images, _ = open_images(folder)
+    return images, labelled(images.ids, torch.tensor([int(s[-6:-4]) % 3 for s in images.sources]))
+
+
+def labelled(ids, labels, c=3):
+    candidates = hard_candidates(labels, c)
+    probs = candidates.float().clamp(min=0.1)
+    return PseudoLabels(
+        ids, probs / probs.sum(dim=1, keepdim=True), candidates, torch.ones(len(ids))
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return colours(tmp_path_factory.mktemp("train") / "images")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    images, labels = colours(tmp_path_factory.mktemp("test") / "images", 12, seed=1)
+    found = [Image.open(location.path).convert("RGB") for location in images.locations]
+    return found, labels.labels
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_it_has_the_papers_settings():
+    made = ImageClassifier()
+    assert made.schedule == Schedule(50, 64, 1e-4, weight_decay=0.9)
+    assert (made.operations, made.mixup, made.smoothing, made.average) == (0, 0.0, 0.0, 0.0)
+    modern = methods.reconfigure(made, MODERN)
+    assert modern.schedule.spare_vectors and modern.mixup and modern.average
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_five_families_learn_what_is_there(data, pictures, architecture):
+    images, labels = data
+    wanted = replace(
+        QUICK,
+        architecture=architecture,
+        options=FAMILIES[architecture],
+        schedule=Schedule(12, 8, 3e-3),
+    )
+    made = wanted.fit(images, labels, NAMES)
+    logits = made.backbone_.encode_images(pictures[0])
+    assert logits.shape == (12, 3) and made.losses_[-1] < 0.9 * made.losses_[0]
+    # the running means of these two need more steps than that
+    if architecture not in ("test_efficientnet", "mobilenetv3_small_050"):
+        assert (logits.argmax(dim=1) == pictures[1]).float().mean() > 0.8
+
+
+def test_the_modern_recipe_learns_too(data, pictures):
+    images, labels = data
+    modern = methods.reconfigure(QUICK, MODERN | {"schedule.epochs": 30, "softness": 0.0})
+    made = modern.fit(images, labels, NAMES)
+    right = made.backbone_.encode_images(pictures[0]).argmax(dim=1) == pictures[1]
+    assert right.float().mean() > 0.8
+
+
+def test_the_order_of_images_changes_nothing_and_the_seed_does(data):
+    images, labels = data
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(3))
+    first = replace(QUICK).fit(images, labels, NAMES).backbone_.state
+    shuffled = replace(QUICK).fit(images.subset(order.tolist()), labels.subset(order), NAMES)
+    assert same(first, shuffled.backbone_.state)
+    other = replace(QUICK, seed=1).fit(images, labels, NAMES).backbone_.state
+    assert not same(first, other)
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_a_stopped_training_ends_as_if_it_had_not_been(data, tmp_path):
+    images, labels = data
+    modern = methods.reconfigure(QUICK, MODERN | {"schedule.epochs": 4, "architecture": "test_vit"})
+    modern = replace(modern, options={"patch_size": 8, "drop_path_rate": 0.2})
+    for trained in (QUICK, modern):
+        path = tmp_path / f"{trained.architecture}.safetensors"
+        whole = replace(trained).fit(images, labels, NAMES)
+
+        def stop(epoch, loss):
+            if epoch == 2:
+                raise StoppedError
+
+        with pytest.raises(StoppedError):
+            replace(trained).fit(images, labels, NAMES, checkpoint=path, on_epoch=stop)
+        resumed = replace(trained).fit(images, labels, NAMES, checkpoint=path)
+        assert same(whole.backbone_.state, resumed.backbone_.state)
+        assert resumed.losses_ == whole.losses_[2:]
+
+
+def test_only_selected_images_are_learnt_from(data):
+    images, labels = data
+    some = replace(labels, candidates=labels.candidates & (torch.arange(24) < 12)[:, None])
+    chosen = torch.arange(12)
+    a = replace(QUICK).fit(images, some, NAMES)
+    b = replace(QUICK).fit(images.subset(range(12)), labels.subset(chosen), NAMES)
+    assert same(a.backbone_.state, b.backbone_.state)
+
+
+def test_one_bad_image_does_not_lose_the_others(tmp_path):
+    images, labels = colours(tmp_path / "images")
+    (tmp_path / "images" / "05.png").write_bytes(b"no longer an image")
+    made = replace(QUICK).fit(images, labels, NAMES)
+    assert [q.source.rsplit("/", 1)[-1] for q in made.unreadable_] == ["05.png"]
+    for path in (tmp_path / "images").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match="none of the 24 images can be read"):
+        replace(QUICK).fit(images, labels, NAMES)
+
+
+def test_one_image_is_enough(data):
+    images, labels = data
+    made = replace(QUICK).fit(images.subset([0]), labels.subset(torch.tensor([0])), NAMES)
+    assert all(torch.isfinite(v).all() for v in made.backbone_.state.values())
+
+
+def test_a_bundle_gives_the_same_answers_elsewhere(data, pictures, tmp_path):
+    images, labels = data
+    made = replace(QUICK).fit(images, labels, NAMES)
+    space = LabelSpace(NAMES)
+    Classifier(made.backbone_, made.scorer_, Argmax(), space, made.backbone_.digest).save(tmp_path)
+    loaded = load(tmp_path)
+    assert torch.equal(
+        loaded.predict_proba(pictures[0]),
+        made.backbone_.encode_images(pictures[0]).softmax(dim=1),
+    )
+    with pytest.raises(ValueError, match="leave --backbone out"):
+        load(tmp_path, model="tiny")
+    with pytest.raises(ValueError, match="knows no texts"):
+        loaded.backbone.encode_texts(["a cat"])
+
+
+def test_pretrained_weights_are_where_training_begins(data, tmp_path):
+    images, labels = data
+    torch.manual_seed(5)
+    other = build_network("test_resnet", 7, 32, {})
+    save_file(other.state_dict(), tmp_path / "w.safetensors")
+    still = replace(QUICK, pretrained=str(tmp_path / "w.safetensors"), schedule=Schedule(0, 8, 0.1))
+    state = still.fit(images, labels, NAMES).backbone_.state
+    kept = {k: v for k, v in other.state_dict().items() if not k.startswith("fc.")}
+    assert kept and all(torch.equal(state[k], v) for k, v in kept.items())
+    assert state["fc.weight"].shape[0] == 3
+    with pytest.raises(ValueError, match=r"expected a \.safetensors file"):
+        pretrained_weights("test_resnet", str(tmp_path / "none.bin"))
+    (tmp_path / "bad.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=r"cannot be made .* from .*bad"):
+        replace(QUICK, pretrained=str(tmp_path / "bad.safetensors")).fit(images, labels, NAMES)
+
+
+def test_what_cannot_be_is_told(data):
+    images, labels = data
+    with pytest.raises(ValueError, match="did you mean 'resnet50'"):
+        replace(QUICK, architecture="resnet500").fit(images, labels, NAMES)
+    with pytest.raises(ValueError, match="test_vit cannot be made for 3 classes"):
+        replace(QUICK, architecture="test_vit", size=10).fit(images, labels, NAMES)
+    none = replace(labels, candidates=torch.zeros_like(labels.candidates))
+    with pytest.raises(ValueError, match="none of the 24 images has a pseudo-label"):
+        replace(QUICK).fit(images, none, NAMES)
+    with pytest.raises(ValueError, match=r"magnitude must lie in \[0, 1\]"):
+        ImageClassifier(magnitude=2.0)
+    with pytest.raises(FloatingPointError, match="the loss became nan"):
+        far = replace(QUICK, schedule=Schedule(20, 8, 1e30))
+        far.fit(images, labels, NAMES)
+    broken = {
+        k: v * float("nan") for k, v in build_network("test_resnet", 3, 32, {}).state_dict().items()
+    }
+    with pytest.raises(FloatingPointError, match="not finite"):
+        NetworkBackbone("test_resnet", 3, 32, broken).encode_images([Image.new("RGB", (9, 9))])
+
+
+def test_targets_and_weights_by_hand():
+    labels = PseudoLabels(
+        ("a", "b", "c"),
+        torch.tensor([[0.7, 0.3], [0.6, 0.4], [0.1, 0.9]]),
+        torch.tensor([[True, False], [True, False], [False, True]]),
+        torch.ones(3),
+    )
+    assert torch.equal(training_targets(labels, 0.0, 0.0), labels.candidates.float())
+    torch.testing.assert_close(training_targets(labels, 0.5, 0.2)[0], torch.tensor([0.78, 0.22]))
+    torch.testing.assert_close(image_weights(labels, True), torch.tensor([0.75, 0.75, 1.5]))
+    assert image_weights(labels, False).tolist() == [1.0] * 3
+    weighed = replace(labels, weights=torch.tensor([3.0, 1.0, 4.0]))
+    torch.testing.assert_close(image_weights(weighed, True), torch.tensor([1.125, 0.375, 1.5]))
+
+
+def test_mixed_images_and_targets_have_one_share():
+    pixels = torch.arange(4.0)[:, None, None, None].expand(4, 3, 2, 2)
+    targets = torch.eye(4)
+    mixed, wanted = mix(pixels, targets, 0.4, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mixed[:, 0, 0, 0], wanted @ torch.arange(4.0))
+    torch.testing.assert_close(wanted.sum(dim=1), torch.ones(4))
+    assert not torch.equal(wanted, targets)
+
+
+def test_crops_have_the_areas_and_aspects_that_were_asked_for():
+    generator = torch.Generator().manual_seed(0)
+    aspects = torch.full((4000,), 1.5)
+    maps = random_crops(aspects, 0.25, True, generator)
+    width, height = maps[:, 0, 0].abs(), maps[:, 1, 1]
+    assert (width * height).min() > 0.25 - 1e-5 and (width * height).max() <= 1 + 1e-5
+    shape = width * 1.5 / height
+    assert shape.min() > 0.749 and shape.max() < 1.334
+    assert (maps[:, 0, 2].abs() + width).max() <= 1 + 1e-5
+    assert (maps[:, 1, 2].abs() + height).max() <= 1 + 1e-5
+    assert 0.45 < (maps[:, 0, 0] < 0).float().mean() < 0.55
+    # an image too wide for any such crop gives its middle
+    strip = random_crops(torch.tensor([10.0]), 0.9, False, generator)[0]
+    torch.testing.assert_close(strip, torch.tensor([[4 / 30, 0, 0], [0, 1, 0]]))
+
+
+def test_the_whole_image_is_cut_as_it_is(data, tmp_path):
+    stored = store_pixels(data[0], 32, tmp_path)
+    pixels = torch.from_numpy(stored.pixels[:2])
+    whole = torch.eye(2, 3).expand(2, 2, 3)
+    torch.testing.assert_close(cut(pixels, whole, 32), pixels.permute(0, 3, 1, 2).float())
+    mirrored = whole * torch.tensor([[-1.0], [1.0]])
+    flipped = pixels.permute(0, 3, 1, 2).float().flip(3)
+    torch.testing.assert_close(cut(pixels, mirrored, 32), flipped)
+    assert stored.aspects.tolist() == [1.25] * 24
+
+
+def test_images_larger_than_crops_are_kept_larger(tmp_path):
+    Image.new("RGB", (80, 60)).save(tmp_path / "a.png")
+    images, _ = open_images(tmp_path / "a.png")
+    (tmp_path / "f").mkdir()
+    assert store_pixels(images, 56, tmp_path / "f").pixels.shape == (1, 64, 64, 3)
+    assert isinstance(images, ImageSet)
