@@ -246,7 +246,7 @@ def generate(
         if dry_run:
             found = generation.look(wanted, parts)
         else:
-            journal = Journal(None, console.stage, console.progress)
+            journal = Journal(None, console.stage, console.progress, console.note)
             generation.generate(wanted, parts, out, journal)
             found = generation.summary(out)
     print_json(found) if as_json else console.generation(found)

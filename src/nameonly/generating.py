@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from nameonly.encoding import features_in_order
 from nameonly.ops.labelling import hard_candidates
 from nameonly.pseudo_labels import PseudoLabeller
 from nameonly.synthesis._adaptation import trained_for
+from nameonly.synthesis._drawing import LOCK
+from nameonly.synthesis._locks import held
 from nameonly.synthesis._pipelines import fingerprint
 from nameonly.synthesis.domain_lora import DomainLora
 from nameonly.synthesis.prompt_tricks import PromptTricks
@@ -24,6 +27,8 @@ from nameonly.synthesis.support_set import SupportSet
 from nameonly.synthesis.text_to_image import TextToImage
 from nameonly.task import Support, Task
 from nameonly.types import ImageSet, LabelSpace, PseudoLabels, TextClassifier
+
+WAITING = "another run makes the same synthetic images now: waiting for it"
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,8 @@ def adapted_to_task(
 ) -> TextToImage:
     """Return the generator adapted to a task's images, captioned by its first scores.
 
-    A learner of no epochs leaves it as it is.
+    A learner of no epochs leaves it as it is. Where another run trains the very same LoRA, it is
+    waited for and its LoRA taken.
 
     Raises:
         ValueError: If the task has no images or no cache.
@@ -109,13 +115,16 @@ def adapted_to_task(
     labels = labeller.label(task.features, task.start_logits(), task.label_space, task.given)
     captions = Captions(images, labels, task.label_space)
     folder = cache / "lora" / adaptation_key(generator, learner, captions)
-    return adapt_generator(generator, learner, captions, folder, task.on_progress)
+    with held(folder.with_suffix(".lock"), partial(task.note, WAITING)):
+        return adapt_generator(generator, learner, captions, folder, task.on_progress)
 
 
 def made_support(
     task: Task, tricks: PromptTricks, generator: TextToImage, settings: SupportSet
 ) -> Support:
     """Return synthetic images of a task's classes, made once and kept in the cache.
+
+    Where another run makes the very same ones, it is waited for and its images taken.
 
     Args:
         task: Names the classes and the backbone.
@@ -131,7 +140,8 @@ def made_support(
     requests = tricks.requests(task.label_space, settings.images_per_class)
     plan = digest_of([methods.settings_of(tricks), generator.facts, generator.batch_size])
     folder = _cache(task) / "synthetic" / plan
-    made = generator.generate(requests, folder, task.on_progress)
+    with held(folder / LOCK, partial(task.note, WAITING)):
+        made = generator.generate(requests, folder, task.on_progress)
     features = features_in_order(made.images, task.backbone, _cache(task), task.on_progress)
     return Support(features, made.images, made.labels(task.label_space), settings)
 

@@ -1,7 +1,7 @@
 """Generates a folder of synthetic images: adapt the model, write requests, draw, filter."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,11 +22,20 @@ from nameonly.pseudo_labels import PseudoLabeller
 from nameonly.pseudo_labels.top_k_per_class import TopKPerClass
 from nameonly.report.synthetic import write_synthetic_report
 from nameonly.store import default_cache
+from nameonly.synthesis._drawing import LOCK
+from nameonly.synthesis._locks import held
 from nameonly.synthesis.domain_lora import DomainLora
 from nameonly.synthesis.filter import Filter
 from nameonly.synthesis.prompt_tricks import PromptTricks
 from nameonly.synthesis.text_to_image import TextToImage
-from nameonly.synthetic import TABLE, SyntheticImages, read_synthetic, read_table, record_decisions
+from nameonly.synthetic import (
+    TABLE,
+    ImageRequest,
+    SyntheticImages,
+    read_synthetic,
+    read_table,
+    record_decisions,
+)
 from nameonly.trust.synthetic import measure
 from nameonly.types import Features, LabelSpace, TextClassifier
 
@@ -120,7 +129,8 @@ def generate(
         The images kept.
 
     Raises:
-        ValueError: If classes, settings or images are bad, or no image is kept of a class.
+        ValueError: If classes, settings or images are bad, another run writes the folder, or no
+            image is kept of a class.
         FloatingPointError: If training or images are not finite.
         OSError: If the folder cannot be written.
     """
@@ -131,6 +141,18 @@ def generate(
         _ = parts.text_to_image.folder
         if parts.filter is not None:
             _ = wanted.text
+    with held(out / LOCK):  # from here on, not only for drawing: two would train into one folder
+        return _made(wanted, parts, requests, out, journal)
+
+
+def _made(
+    wanted: Wanted,
+    parts: Generation,
+    requests: Sequence[ImageRequest],
+    out: Path,
+    journal: Journal,
+) -> SyntheticImages:
+    """Adapt, draw, filter and report, in a folder that no other run writes."""
     real = None
     if wanted.adapt_to is not None:
         captions, real = captioned(wanted, parts.pseudo_labels, journal)
@@ -158,7 +180,7 @@ def check_place(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"the output folder {out} is a file; choose another with --out")
-    ours = {"images", "lora", "report.html", "worth.json", TABLE, ".lock"}
+    ours = {"images", "lora", "report.html", "worth.json", TABLE, LOCK}
     there = sorted(p.name for p in out.iterdir()) if out.exists() else []
     others = [name for name in there if name not in ours and not name.endswith(".partial")]
     if others:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from jaxtyping import Float
 
+from nameonly.synthesis._locks import held
 from nameonly.synthetic import (
     ImageFormat,
     ImageRequest,
@@ -24,6 +24,8 @@ from nameonly.synthetic import (
 NEXT_DRAW = 1_000_003
 # a picture that is of one colour, or nearly, shows nothing
 BLANK = 2 / 255
+# held by whoever writes a folder
+LOCK = ".lock"
 # how the model was named says nothing of what it is: its revision does
 SPELLING = "model"
 Draw = Callable[[Sequence[ImageRequest]], tuple[Float[np.ndarray, "b h w 3"], list[bool]]]
@@ -66,17 +68,9 @@ class Drawing:
         """
         if not requests:
             raise ValueError("there are no requests to make images of")
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(f"another run makes images in {folder} now; wait for it") from None
-        try:
+        with held(folder / LOCK):
             write_table(self._rows(folder, requests, on_progress or _ignore), folder)
-        finally:
-            lock.release()
-        return read_synthetic(folder)[0]
+            return read_synthetic(folder)[0]
 
     def _rows(
         self,
