@@ -244,7 +244,7 @@ def generate(
     )
     with Console(quiet=as_json) as console:
         if dry_run:
-            found = generation.look(wanted, parts)
+            found = generation.look(wanted, parts, out)
         else:
             journal = Journal(None, console.stage, console.progress, console.note)
             generation.generate(wanted, parts, out, journal)

@@ -12,7 +12,8 @@ from PIL import Image
 from nameonly import methods
 from nameonly.backbones import Backbone
 from nameonly.encoding import build_text_classifier, features_in_order
-from nameonly.generating import Captions, adapt_generator
+from nameonly.generating import Captions, Training, adapt_generator, effort, foretell
+from nameonly.images import open_images
 from nameonly.journal import Journal
 from nameonly.label_tables.reading import read_labels
 from nameonly.pipeline import ImageSpec, read_inputs
@@ -24,6 +25,7 @@ from nameonly.report.synthetic import write_synthetic_report
 from nameonly.store import default_cache
 from nameonly.synthesis._drawing import LOCK
 from nameonly.synthesis._locks import held
+from nameonly.synthesis._pipelines import find_model
 from nameonly.synthesis.domain_lora import DomainLora
 from nameonly.synthesis.filter import Filter
 from nameonly.synthesis.prompt_tricks import PromptTricks
@@ -153,9 +155,14 @@ def _made(
     journal: Journal,
 ) -> SyntheticImages:
     """Adapt, draw, filter and report, in a folder that no other run writes."""
-    real = None
+    real, captions, training = None, None, None
     if wanted.adapt_to is not None:
         captions, real = captioned(wanted, parts.pseudo_labels, journal)
+        n = int((captions.labels.labels >= 0).sum())
+        training = Training(parts.domain_lora, n, out / "lora")
+    with journal.stage("estimate"):
+        foretell(journal.note, parts.text_to_image, requests, out, training)
+    if captions is not None:
         with journal.stage("adapt"):
             generator = adapt_generator(
                 parts.text_to_image, parts.domain_lora, captions, out / "lora", journal.on_progress
@@ -222,8 +229,13 @@ def _filter(wanted: Wanted, sieve: Filter, out: Path) -> SyntheticImages:
     return read_synthetic(out)[0]
 
 
-def look(wanted: Wanted, parts: Generation) -> dict[str, Any]:
-    """Return what a generation would ask for: counts, and the first prompts of every trick."""
+def look(wanted: Wanted, parts: Generation, out: Path) -> dict[str, Any]:
+    """Return what a generation would ask for: counts, the first prompts of every trick, the time.
+
+    Raises:
+        ValueError: If there is no image to adapt to, or the folder holds other things.
+    """
+    check_place(out)
     requests = parts.prompt_tricks.requests(wanted.label_space, wanted.images_per_class)
     tricks: dict[str, list[str]] = {}
     for request in requests:
@@ -236,6 +248,31 @@ def look(wanted: Wanted, parts: Generation) -> dict[str, Any]:
         "classes": dict.fromkeys(wanted.label_space.class_names, wanted.images_per_class),
         "tricks": tricks,
         "model": parts.text_to_image.model,
+        **_seconds(wanted, parts, requests, out),
+    }
+
+
+def _seconds(
+    wanted: Wanted, parts: Generation, requests: Sequence[ImageRequest], out: Path
+) -> dict[str, float | None]:
+    """Return about how long a generation takes; None where the model is not on this machine.
+
+    The images to adapt to are counted, not looked at: as many are trained on as there may be.
+    """
+    try:
+        find_model(parts.text_to_image.model, parts.text_to_image.revision, download=False)
+    except ValueError:
+        return dict.fromkeys(("seconds_adapting", "seconds_drawing", "seconds_expected"))
+    training = None
+    if wanted.adapt_to is not None:
+        n = len(set(open_images(wanted.adapt_to)[0].ids))
+        most = getattr(parts.pseudo_labels, "images_per_class", n) * len(wanted.label_space)
+        training = Training(parts.domain_lora, min(n, most), out / "lora")
+    adapting, drawing = effort(parts.text_to_image, requests, out, training)
+    return {
+        "seconds_adapting": round(adapting, 2),
+        "seconds_drawing": round(drawing, 2),
+        "seconds_expected": round(adapting + drawing, 2),
     }
 
 

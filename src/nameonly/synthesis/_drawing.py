@@ -72,6 +72,21 @@ class Drawing:
             write_table(self._rows(folder, requests, on_progress or _ignore), folder)
             return read_synthetic(folder)[0]
 
+    def lacking(
+        self, folder: Path | None, requests: Sequence[ImageRequest]
+    ) -> list[list[ImageRequest]]:
+        """Return the batches that ``into`` will draw: all of them where there is no folder yet.
+
+        Raises:
+            ValueError: If the folder holds other images in these places.
+        """
+        there = [folder is not None and self._found(folder, r) is not None for r in requests]
+        return [
+            [requests[i] for i in batch]
+            for batch in batches(requests, self.batch_size)
+            if not all(there[i] for i in batch)
+        ]
+
     def _rows(
         self,
         folder: Path,
