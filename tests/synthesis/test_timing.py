@@ -52,11 +52,11 @@ def test_steps_guidance_and_decoding_are_counted():
         return np.zeros((len(batch), 8, 8, 3), dtype=np.float32), [False] * len(batch)
 
     plain, strong = requests(2, guidance_scale=1.0), requests(2, guidance_scale=3.0)
-    for batches, steps in (([strong], 10), ([strong[:2], plain[:4], plain[4:]], 7), ([plain], 2)):
+    for batches, steps in (([strong], 10), ([strong, plain, plain, plain], 7), ([plain], 2)):
         want = sum(
             len(b) * (0.05 + 0.02 * steps * (2 if b[0].guidance_scale > 1 else 1)) for b in batches
         )
-        assert seconds_to_draw(batches, steps, draw, "webp") == pytest.approx(want, rel=0.25)
+        assert seconds_to_draw(batches, steps, draw, "webp") == pytest.approx(want, rel=0.2)
 
 
 def test_training_takes_less_time_when_some_of_it_is_behind(model, all_digits, tmp_path):
@@ -70,12 +70,13 @@ def test_training_takes_less_time_when_some_of_it_is_behind(model, all_digits, t
         if epoch == 28:
             raise KeyboardInterrupt
 
-    whole = learner.seconds(6, model, tmp_path)
+    assert learner.seconds(6, model, tmp_path) > 0
     assert epochs_behind(tmp_path) == 0 and not list(tmp_path.iterdir())
     with pytest.raises(KeyboardInterrupt):
         learner.adapt(images, labels, CLASSES, model, tmp_path, on_epoch=stop)
     assert epochs_behind(tmp_path) == 28
-    assert 0 < learner.seconds(6, model, tmp_path) < whole
+    whole = learner.seconds(6, model, tmp_path / "other")
+    assert 0 < learner.seconds(6, model, tmp_path) < 0.6 * whole
     learner.adapt(images, labels, CLASSES, model, tmp_path)
     learner.adapt(images, labels, CLASSES, model, tmp_path / "other")
     assert lora_id(tmp_path) == lora_id(tmp_path / "other")
