@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from diffusion_models import CLASSES, generator, new_model
 from PIL import Image
 
-from nameonly import cli, generation
+from nameonly import cli, generating, generation
 from nameonly.backbones.clip import ClipBackbone
 from nameonly.generation import Generation, Wanted, configured, generate
+from nameonly.journal import Journal
 from nameonly.loop import Schedule
 from nameonly.synthesis._adaptation import lora_id
 from nameonly.synthesis.domain_lora import DomainLora
@@ -176,6 +178,40 @@ def test_a_folder_of_other_things_is_left_alone(parts, tmp_path):
 # --- the command
 
 
+def test_the_time_is_foretold_and_nothing_changes(parts, photos, tmp_path, monkeypatch):
+    asked = wanted(tmp_path, adapt_to=photos, backbone=backbone())
+    heard = {}
+    for name, least in (("told", 0), ("untold", 10**9)):
+        monkeypatch.setattr(generating, "WORTH_TRYING", least)
+        notes = heard[name] = []
+        journal = Journal(tmp_path / f"{name}.jsonl", on_note=notes.append)
+        torch.manual_seed(0)
+        generate(asked, parts, tmp_path / name, journal)
+        notes.append(torch.rand(1).item())
+    assert lora_id(tmp_path / "told" / "lora") == lora_id(tmp_path / "untold" / "lora")
+    found = [
+        {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.webp")}
+        for name in heard
+    ]
+    assert len(found[0]) == 9 and found[0] == found[1]
+    (note, chance), (other_chance,) = heard["told"], heard["untold"]
+    assert chance == other_chance
+    assert "s of training the LoRA" in note and "s of drawing" in note
+    assert '"event": "note"' in (tmp_path / "told.jsonl").read_text()
+
+
+def test_what_is_done_takes_no_time(parts, photos, tmp_path):
+    asked = wanted(tmp_path, adapt_to=photos, backbone=backbone())
+    before = generation.look(asked, parts, tmp_path / "out")
+    assert before["seconds_adapting"] > 0 < before["seconds_drawing"]
+    assert not (tmp_path / "out").exists() and not (tmp_path / "c").exists()
+    generate(asked, parts, tmp_path / "out")
+    after = generation.look(asked, parts, tmp_path / "out")
+    assert after["seconds_adapting"] == after["seconds_drawing"] == after["seconds_expected"] == 0
+    more = generation.look(replace(asked, images_per_class=9), parts, tmp_path / "out")
+    assert more["seconds_adapting"] == 0 < more["seconds_drawing"] == more["seconds_expected"]
+
+
 def run(capsys, *arguments):
     sys.argv = ["nameonly", "generate", *map(str, arguments)]
     with pytest.raises(SystemExit) as end:
@@ -217,7 +253,20 @@ def test_a_dry_run_shows_prompts_and_writes_nothing(command, tmp_path, capsys):
     code, printed, _ = run(capsys, *command, "--dry-run", "--out", tmp_path / "out")
     assert code == 0 and "6 images of 3 classes" in printed and "nothing was written" in printed
     assert "'an image of a zero' at guidance 7.5" in printed
+    assert "expect about" in printed
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_tells_seconds_where_the_model_is_there(command, tmp_path, capsys):
+    told = {}
+    for name, more in (("here", []), ("away", ["--model", "nobody/nothing"])):
+        arguments = [*command, *more, "--dry-run", "--json", "--out", tmp_path / "out"]
+        code, printed, _ = run(capsys, *arguments)
+        assert code == 0
+        told[name] = json.loads(printed)["seconds_expected"]
+    assert told["here"] > 0 and told["away"] is None
+    arguments.remove("--json")
+    assert "the time is not known" in run(capsys, *arguments)[1]
 
 
 @pytest.mark.parametrize(

@@ -245,9 +245,9 @@ def generate(
     )
     with Console(quiet=as_json) as console:
         if dry_run:
-            found = generation.look(wanted, parts)
+            found = generation.look(wanted, parts, out)
         else:
-            journal = Journal(None, console.stage, console.progress)
+            journal = Journal(None, console.stage, console.progress, console.note)
             generation.generate(wanted, parts, out, journal)
             found = generation.summary(out)
     print_json(found) if as_json else console.generation(found)

@@ -25,6 +25,7 @@ STAGES = {
     "encode": "encoding images",
     "text": "encoding class names",
     "adapt": "adapting",
+    "estimate": "trying a few steps",
     "generate": "making images",
     "filter": "comparing with the class names",
     "train": "training, by epochs",
@@ -270,6 +271,13 @@ class Console:
             self.line(f"{found['asked_for']:,} images of {len(found['classes'])} classes")
             for trick, prompts in found["tricks"].items():
                 self.line(f"  {trick:<16} {', '.join(prompts)}, ...")
+            seconds = found["seconds_expected"]
+            if seconds is None:
+                self.line("the model is not on this machine, so that the time is not known")
+            else:
+                self.line(
+                    f"expect about {seconds:.0f} s, {found['seconds_adapting']:.0f} s of it LoRA"
+                )
             self.line("nothing was written")
             return
         self.line(f"{found['kept']:,} of {found['asked_for']:,} synthetic images kept")

@@ -5,9 +5,10 @@ What was made lies in the cache and is found again by whatever it depends on.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,21 @@ from nameonly.encoding import features_in_order
 from nameonly.ops.labelling import hard_candidates
 from nameonly.pseudo_labels import PseudoLabeller
 from nameonly.synthesis._adaptation import trained_for
+from nameonly.synthesis._drawing import LOCK
+from nameonly.synthesis._locks import held
 from nameonly.synthesis._pipelines import fingerprint
+from nameonly.synthesis._timing import in_words
 from nameonly.synthesis.domain_lora import DomainLora
 from nameonly.synthesis.prompt_tricks import PromptTricks
 from nameonly.synthesis.support_set import SupportSet
 from nameonly.synthesis.text_to_image import TextToImage
+from nameonly.synthetic import ImageRequest
 from nameonly.task import Support, Task
 from nameonly.types import ImageSet, LabelSpace, PseudoLabels, TextClassifier
+
+# trying a few steps out would take a good part of the time that fewer steps on an image take
+WORTH_TRYING = 500
+WAITING = "another run makes the same synthetic images now: waiting for it"
 
 
 @dataclass(frozen=True)
@@ -93,12 +102,95 @@ def adapt_generator(
     return replace(generator, lora=str(folder))
 
 
+@dataclass(frozen=True)
+class Training:
+    """A LoRA that is wanted.
+
+    Attributes:
+        learner: Trains it.
+        n: How many images it is trained on.
+        folder: Of the LoRA.
+    """
+
+    learner: DomainLora
+    n: int
+    folder: Path
+
+
+def effort(
+    generator: TextToImage,
+    requests: Sequence[ImageRequest],
+    folder: Path,
+    training: Training | None = None,
+) -> tuple[float, float]:
+    """Return about how many seconds training and drawing take: what is there takes none.
+
+    A few steps of each are tried, which changes nothing.
+
+    Args:
+        generator: It stays as it is.
+        requests: What to draw.
+        folder: Of the images.
+        training: The LoRA that is to draw them, which may be there.
+
+    Raises:
+        ValueError: If the model cannot be had, or the folder holds other images.
+    """
+    if training is None:
+        return 0.0, generator.seconds(requests, folder)
+    # generators of its own, so that no weights of theirs are kept beside those in training
+    if trained_for(training.folder):
+        return 0.0, replace(generator, lora=str(training.folder)).seconds(requests, folder)
+    adapting = training.learner.seconds(training.n, generator.folder, training.folder)
+    return adapting, replace(generator, lora="").seconds(requests, None)
+
+
+def foretell(
+    note: Callable[[str], None],
+    generator: TextToImage,
+    requests: Sequence[ImageRequest],
+    folder: Path,
+    training: Training | None = None,
+) -> None:
+    """Tell a person about how long training and drawing take, where that is long.
+
+    Args:
+        note: Called with a line.
+        generator: See ``effort``, as the others.
+        requests: What to draw.
+        folder: Of the images.
+        training: The LoRA that is to draw them.
+    """
+    steps = len(requests) * generator.steps
+    if training is not None:
+        steps += training.n * training.learner.schedule.epochs
+    if steps < WORTH_TRYING:
+        return
+    adapting, drawing = effort(generator, requests, folder, training)
+    told = [f"{in_words(adapting)} of training the LoRA"] if adapting else []
+    told += [f"{in_words(drawing)} of drawing"] if drawing else []
+    if told:
+        note(f"still to come, as a few steps tell: about {', about '.join(told)}")
+
+
 def adapted_to_task(
-    task: Task, generator: TextToImage, learner: DomainLora, labeller: PseudoLabeller
+    task: Task,
+    generator: TextToImage,
+    learner: DomainLora,
+    labeller: PseudoLabeller,
+    requests: Sequence[ImageRequest] = (),
 ) -> TextToImage:
     """Return the generator adapted to a task's images, captioned by its first scores.
 
-    A learner of no epochs leaves it as it is.
+    A learner of no epochs leaves it as it is. Where another run trains the very same LoRA, it is
+    waited for and its LoRA taken.
+
+    Args:
+        task: Has the images.
+        generator: It stays as it is.
+        learner: Trains the LoRA.
+        labeller: Chooses the images that it is trained on.
+        requests: What will be drawn then; a person is told how long both take.
 
     Raises:
         ValueError: If the task has no images or no cache.
@@ -109,13 +201,19 @@ def adapted_to_task(
     labels = labeller.label(task.features, task.start_logits(), task.label_space, task.given)
     captions = Captions(images, labels, task.label_space)
     folder = cache / "lora" / adaptation_key(generator, learner, captions)
-    return adapt_generator(generator, learner, captions, folder, task.on_progress)
+    with held(folder.with_suffix(".lock"), partial(task.note, WAITING)):
+        if not trained_for(folder):
+            n = int((labels.labels >= 0).sum())
+            foretell(task.note, generator, requests, folder, Training(learner, n, folder))
+        return adapt_generator(generator, learner, captions, folder, task.on_progress)
 
 
 def made_support(
     task: Task, tricks: PromptTricks, generator: TextToImage, settings: SupportSet
 ) -> Support:
     """Return synthetic images of a task's classes, made once and kept in the cache.
+
+    Where another run makes the very same ones, it is waited for and its images taken.
 
     Args:
         task: Names the classes and the backbone.
@@ -131,7 +229,9 @@ def made_support(
     requests = tricks.requests(task.label_space, settings.images_per_class)
     plan = digest_of([methods.settings_of(tricks), generator.facts, generator.batch_size])
     folder = _cache(task) / "synthetic" / plan
-    made = generator.generate(requests, folder, task.on_progress)
+    with held(folder / LOCK, partial(task.note, WAITING)):
+        foretell(task.note, generator, requests, folder)
+        made = generator.generate(requests, folder, task.on_progress)
     features = features_in_order(made.images, task.backbone, _cache(task), task.on_progress)
     return Support(features, made.images, made.labels(task.label_space), settings)
 

@@ -1,7 +1,7 @@
 """Generates a folder of synthetic images: adapt the model, write requests, draw, filter."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,8 @@ from PIL import Image
 from nameonly import methods
 from nameonly.backbones import Backbone
 from nameonly.encoding import build_text_classifier, features_in_order
-from nameonly.generating import Captions, adapt_generator
+from nameonly.generating import Captions, Training, adapt_generator, effort, foretell
+from nameonly.images import open_images
 from nameonly.journal import Journal
 from nameonly.label_tables.reading import read_labels
 from nameonly.pipeline import ImageSpec, read_inputs
@@ -22,11 +23,21 @@ from nameonly.pseudo_labels import PseudoLabeller
 from nameonly.pseudo_labels.top_k_per_class import TopKPerClass
 from nameonly.report.synthetic import write_synthetic_report
 from nameonly.store import default_cache
+from nameonly.synthesis._drawing import LOCK
+from nameonly.synthesis._locks import held
+from nameonly.synthesis._pipelines import find_model
 from nameonly.synthesis.domain_lora import DomainLora
 from nameonly.synthesis.filter import Filter
 from nameonly.synthesis.prompt_tricks import PromptTricks
 from nameonly.synthesis.text_to_image import TextToImage
-from nameonly.synthetic import TABLE, SyntheticImages, read_synthetic, read_table, record_decisions
+from nameonly.synthetic import (
+    TABLE,
+    ImageRequest,
+    SyntheticImages,
+    read_synthetic,
+    read_table,
+    record_decisions,
+)
 from nameonly.trust.synthetic import measure
 from nameonly.types import Features, LabelSpace, TextClassifier
 
@@ -120,7 +131,8 @@ def generate(
         The images kept.
 
     Raises:
-        ValueError: If classes, settings or images are bad, or no image is kept of a class.
+        ValueError: If classes, settings or images are bad, another run writes the folder, or no
+            image is kept of a class.
         FloatingPointError: If training or images are not finite.
         OSError: If the folder cannot be written.
     """
@@ -131,9 +143,26 @@ def generate(
         _ = parts.text_to_image.folder
         if parts.filter is not None:
             _ = wanted.text
-    real = None
+    with held(out / LOCK):  # from here on, not only for drawing: two would train into one folder
+        return _made(wanted, parts, requests, out, journal)
+
+
+def _made(
+    wanted: Wanted,
+    parts: Generation,
+    requests: Sequence[ImageRequest],
+    out: Path,
+    journal: Journal,
+) -> SyntheticImages:
+    """Adapt, draw, filter and report, in a folder that no other run writes."""
+    real, captions, training = None, None, None
     if wanted.adapt_to is not None:
         captions, real = captioned(wanted, parts.pseudo_labels, journal)
+        n = int((captions.labels.labels >= 0).sum())
+        training = Training(parts.domain_lora, n, out / "lora")
+    with journal.stage("estimate"):
+        foretell(journal.note, parts.text_to_image, requests, out, training)
+    if captions is not None:
         with journal.stage("adapt"):
             generator = adapt_generator(
                 parts.text_to_image, parts.domain_lora, captions, out / "lora", journal.on_progress
@@ -158,7 +187,7 @@ def check_place(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"the output folder {out} is a file; choose another with --out")
-    ours = {"images", "lora", "report.html", "worth.json", TABLE, ".lock"}
+    ours = {"images", "lora", "report.html", "worth.json", TABLE, LOCK}
     there = sorted(p.name for p in out.iterdir()) if out.exists() else []
     others = [name for name in there if name not in ours and not name.endswith(".partial")]
     if others:
@@ -200,8 +229,13 @@ def _filter(wanted: Wanted, sieve: Filter, out: Path) -> SyntheticImages:
     return read_synthetic(out)[0]
 
 
-def look(wanted: Wanted, parts: Generation) -> dict[str, Any]:
-    """Return what a generation would ask for: counts, and the first prompts of every trick."""
+def look(wanted: Wanted, parts: Generation, out: Path) -> dict[str, Any]:
+    """Return what a generation would ask for: counts, the first prompts of every trick, the time.
+
+    Raises:
+        ValueError: If there is no image to adapt to, or the folder holds other things.
+    """
+    check_place(out)
     requests = parts.prompt_tricks.requests(wanted.label_space, wanted.images_per_class)
     tricks: dict[str, list[str]] = {}
     for request in requests:
@@ -214,6 +248,31 @@ def look(wanted: Wanted, parts: Generation) -> dict[str, Any]:
         "classes": dict.fromkeys(wanted.label_space.class_names, wanted.images_per_class),
         "tricks": tricks,
         "model": parts.text_to_image.model,
+        **_seconds(wanted, parts, requests, out),
+    }
+
+
+def _seconds(
+    wanted: Wanted, parts: Generation, requests: Sequence[ImageRequest], out: Path
+) -> dict[str, float | None]:
+    """Return about how long a generation takes; None where the model is not on this machine.
+
+    The images to adapt to are counted, not looked at: as many are trained on as there may be.
+    """
+    try:
+        find_model(parts.text_to_image.model, parts.text_to_image.revision, download=False)
+    except ValueError:
+        return dict.fromkeys(("seconds_adapting", "seconds_drawing", "seconds_expected"))
+    training = None
+    if wanted.adapt_to is not None:
+        n = len(set(open_images(wanted.adapt_to)[0].ids))
+        most = getattr(parts.pseudo_labels, "images_per_class", n) * len(wanted.label_space)
+        training = Training(parts.domain_lora, min(n, most), out / "lora")
+    adapting, drawing = effort(parts.text_to_image, requests, out, training)
+    return {
+        "seconds_adapting": round(adapting, 2),
+        "seconds_drawing": round(drawing, 2),
+        "seconds_expected": round(adapting + drawing, 2),
     }
 
 

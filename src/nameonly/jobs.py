@@ -20,7 +20,7 @@ from nameonly.card import classifier_card
 from nameonly.classifier import Classifier, load, open_backbone, scorer_name
 from nameonly.images import Quarantined
 from nameonly.images import load as load_image
-from nameonly.journal import Journal, OnProgress, OnStage
+from nameonly.journal import Journal, OnNote, OnProgress, OnStage
 from nameonly.label_space import read_label_space
 from nameonly.label_tables.reading import read_labels
 from nameonly.pipeline import ImageSpec, Outcome, adapt, backbone_for, read_inputs, score
@@ -47,6 +47,7 @@ class Options(TypedDict, total=False):
         cache: Folder of the feature stores.
         on_stage: Called with the name of every stage that begins.
         on_progress: Called with done and total inside long stages.
+        on_note: Called with a line for a person, such as how long something will take.
     """
 
     out: str | Path | None
@@ -57,6 +58,7 @@ class Options(TypedDict, total=False):
     cache: str | Path | None
     on_stage: OnStage | None
     on_progress: OnProgress | None
+    on_note: OnNote | None
 
 
 @dataclass(frozen=True)
@@ -247,12 +249,13 @@ def _input_facts(images: ImageSpec, options: Options) -> dict[str, Any]:
 
 def _execute(work: Any, facts: dict[str, Any], options: Options) -> Run:
     out = options.get("out")
+    hooks = options.get("on_stage"), options.get("on_progress"), options.get("on_note")
     if out is None:
-        journal = Journal(None, options.get("on_stage"), options.get("on_progress"))
+        journal = Journal(None, *hooks)
         return _finish(work(journal), facts, journal, None)
     out = Path(out)
     with outputs.staging(out, options.get("overwrite", False)) as folder:
-        journal = Journal(folder / "log.jsonl", options.get("on_stage"), options.get("on_progress"))
+        journal = Journal(folder / "log.jsonl", *hooks)
         journal.write("run", **facts)
         run = _finish(work(journal), facts, journal, folder)
         journal.write("done")

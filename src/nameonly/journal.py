@@ -10,6 +10,7 @@ from typing import Any
 
 OnStage = Callable[[str], None]
 OnProgress = Callable[[int, int], None]
+OnNote = Callable[[str], None]
 
 
 def _ignore(*_: object) -> None:
@@ -29,6 +30,7 @@ class Journal:
         path: Path | None = None,
         on_stage: OnStage | None = None,
         on_progress: OnProgress | None = None,
+        on_note: OnNote | None = None,
     ) -> None:
         """Start a journal.
 
@@ -36,11 +38,13 @@ class Journal:
             path: A ``log.jsonl`` to append to; None writes nothing.
             on_stage: Called with the name of every stage that begins.
             on_progress: Called with done and total inside long stages.
+            on_note: Called with a line for a person.
         """
         self.timings: dict[str, float] = {}
         self.on_progress: OnProgress = on_progress or _ignore
         self._path = path
         self._on_stage: OnStage = on_stage or _ignore
+        self._on_note: OnNote = on_note or _ignore
 
     def write(self, event: str, **facts: Any) -> None:
         """Append one event."""
@@ -53,6 +57,11 @@ class Journal:
         }
         with self._path.open("a", encoding="utf-8", errors="replace") as file:
             file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+
+    def note(self, text: str) -> None:
+        """Tell a person, and write it down."""
+        self._on_note(text)
+        self.write("note", text=text)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -165,7 +165,9 @@ def adapt(
         task = Task(features, text, label_space, given, images=inputs.distinct_images())
         if not isinstance(setup.backbone, PrecomputedBackbone):
             task = replace(task, backbone=setup.backbone)
-        task = replace(task, cache=setup.cache, on_progress=journal.on_progress)
+        task = replace(
+            task, cache=setup.cache, on_progress=journal.on_progress, on_note=journal.note
+        )
     if setup.ensemble:
         with journal.stage("ensemble"):
             start = ensemble_logits(setup, task, journal.on_progress)

@@ -13,6 +13,7 @@ from nameonly.synthesis.support_set import SupportSet
 from nameonly.types import Features, ImageSet, LabelSpace, PseudoLabels, Scorer, TextClassifier
 
 OnProgress = Callable[[int, int], None]
+OnNote = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Task:
         cache: Folder of the feature stores; None keeps nothing.
         checkpoints: Folder in which training leaves its state and finds it again; None for none.
         on_progress: Called with done and total inside long stages.
+        on_note: Called with a line for a person: what is waited for, how long something takes.
     """
 
     features: Features
@@ -67,6 +69,7 @@ class Task:
     cache: Path | None = None
     checkpoints: Path | None = None
     on_progress: OnProgress | None = None
+    on_note: OnNote | None = None
 
     def __post_init__(self) -> None:
         n = len(self.features)
@@ -74,6 +77,11 @@ class Task:
             raise ValueError(f"{len(self.given)} given labels for {n} images")
         if self.images is not None and self.images.ids != self.features.ids:
             raise ValueError("images and features are of different images or orders")
+
+    def note(self, text: str) -> None:
+        """Tell a person, where one listens."""
+        if self.on_note is not None:
+            self.on_note(text)
 
     def start_logits(self) -> Float[Tensor, "n c"]:
         """Return the scores that the first pseudo-labels are made from."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusion_models import generator, new_model
 
-from nameonly import cli
+from nameonly import cli, generating
 from nameonly.generating import adapted_to_task, enriched, made_support
 from nameonly.learning import with_support
 from nameonly.loop import Schedule
@@ -114,6 +114,17 @@ def test_what_was_made_is_found_again_and_more_leaves_it(recipe, task, tmp_path)
     weights(more, task)
     after = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.webp")}
     assert len(after) == 50 and made.items() <= after.items()
+
+
+def test_the_time_is_foretold_until_all_is_there(recipe, task, tmp_path, monkeypatch):
+    monkeypatch.setattr(generating, "WORTH_TRYING", 0)
+    notes = []
+    task = replace(task, cache=tmp_path, on_note=notes.append)
+    recipe.fit(task)
+    assert "training the LoRA" in notes[0] and "of drawing" in notes[0]
+    assert "training the LoRA" not in notes[1] and "of drawing" in notes[1]
+    recipe.fit(task)
+    assert len(notes) == 2
 
 
 def test_given_labels_caption_the_generator_and_are_kept(recipe, task):

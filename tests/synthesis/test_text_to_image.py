@@ -166,7 +166,7 @@ def test_other_images_in_the_place_are_not_overwritten(model, tmp_path):
 
 
 def test_a_second_run_in_the_folder_is_refused(model, tmp_path):
-    with FileLock(tmp_path / ".lock"), pytest.raises(ValueError, match="another run makes images"):
+    with FileLock(tmp_path / ".lock"), pytest.raises(ValueError, match="another run is writing"):
         generator(model).generate(requests(1), tmp_path)
 
 

@@ -58,7 +58,8 @@ class Air:
 
     def fit(self, task: Task) -> Adapted:
         """Return the last round's prompts and the labels they were trained on."""
-        made = adapted_to_task(task, self.text_to_image, self.domain_lora, self.captions)
+        wanted = self.prompt_tricks.requests(task.label_space, self.support_set.images_per_class)
+        made = adapted_to_task(task, self.text_to_image, self.domain_lora, self.captions, wanted)
         support = made_support(task, self.prompt_tricks, made, self.support_set)
         task = enriched(task, support, self.adapters)
         return self.relabelling.run(task, self.pseudo_labels, self.prompt_learning)

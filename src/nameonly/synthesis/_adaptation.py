@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,15 @@ def trained_for(folder: Path) -> str:
             return str((found.metadata() or {}).get(TRAINING, ""))
     except (OSError, SafetensorError):
         return ""
+
+
+def epochs_behind(folder: Path) -> int:
+    """Return how many epochs a training that was stopped has behind it, 0 where there is none."""
+    behind = [0]
+    for path in folder.glob("training-*.safetensors"):
+        with suppress(OSError, SafetensorError), safe_open(path, framework="pt") as found:
+            behind.append(int((found.metadata() or {}).get("epoch", "0")))
+    return max(behind)
 
 
 def load_lora(pipeline: Any, path: Path, fingerprint: str) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from jaxtyping import Float
 
+from nameonly.synthesis._locks import held
 from nameonly.synthetic import (
     ImageFormat,
     ImageRequest,
@@ -24,6 +24,8 @@ from nameonly.synthetic import (
 NEXT_DRAW = 1_000_003
 # a picture that is of one colour, or nearly, shows nothing
 BLANK = 2 / 255
+# held by whoever writes a folder
+LOCK = ".lock"
 # how the model was named says nothing of what it is: its revision does
 SPELLING = "model"
 Draw = Callable[[Sequence[ImageRequest]], tuple[Float[np.ndarray, "b h w 3"], list[bool]]]
@@ -66,17 +68,24 @@ class Drawing:
         """
         if not requests:
             raise ValueError("there are no requests to make images of")
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(f"another run makes images in {folder} now; wait for it") from None
-        try:
+        with held(folder / LOCK):
             write_table(self._rows(folder, requests, on_progress or _ignore), folder)
-        finally:
-            lock.release()
-        return read_synthetic(folder)[0]
+            return read_synthetic(folder)[0]
+
+    def lacking(
+        self, folder: Path | None, requests: Sequence[ImageRequest]
+    ) -> list[list[ImageRequest]]:
+        """Return the batches that ``into`` will draw: all of them where there is no folder yet.
+
+        Raises:
+            ValueError: If the folder holds other images in these places.
+        """
+        there = [folder is not None and self._found(folder, r) is not None for r in requests]
+        return [
+            [requests[i] for i in batch]
+            for batch in batches(requests, self.batch_size)
+            if not all(there[i] for i in batch)
+        ]
 
     def _rows(
         self,

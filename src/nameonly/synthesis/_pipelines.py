@@ -60,8 +60,13 @@ def quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def find_model(model: str, revision: str) -> Path:
+def find_model(model: str, revision: str, download: bool = True) -> Path:
     """Return the folder of a model: a local one, the bundled one, or the hub's copy.
+
+    Args:
+        model: A folder, a hub id, or ``"tiny"``.
+        revision: On the hub.
+        download: Whether a model that is not on this machine may be had from the hub.
 
     Raises:
         ValueError: If there is no such folder and the hub does not give it.
@@ -77,7 +82,9 @@ def find_model(model: str, revision: str) -> Path:
         return folder
     try:
         return Path(
-            diffusers.DiffusionPipeline.download(model, revision=revision, use_safetensors=True)
+            diffusers.DiffusionPipeline.download(
+                model, revision=revision, use_safetensors=True, local_files_only=not download
+            )
         )
     except Exception as error:  # every kind of failure to get it means the same here
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -162,6 +169,11 @@ def picture_side(pipeline: Any) -> int:
     return int(denoiser.config.sample_size * pipeline.vae_scale_factor)
 
 
+def guided(scale: float) -> bool:
+    """Return whether a guidance scale guides: each step then asks without the text as well."""
+    return scale > 1
+
+
 def draw_batch(
     pipeline: Any, encode: "PromptEncoder", requests: Sequence[ImageRequest], **more: Any
 ) -> tuple[Float[np.ndarray, "b h w 3"], list[bool]]:
@@ -178,7 +190,7 @@ def draw_batch(
     """
     scale = requests[0].guidance_scale
     made = pipeline(
-        **encode([request.prompt for request in requests], guided=scale > 1),
+        **encode([request.prompt for request in requests], guided=guided(scale)),
         generator=[torch.Generator().manual_seed(request.seed) for request in requests],
         guidance_scale=scale,
         output_type="np",

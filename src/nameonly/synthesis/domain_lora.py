@@ -9,10 +9,12 @@ Differs: reconstruction, the paper names neither captions nor length. One LoRA f
 """
 
 import hashlib
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -22,8 +24,8 @@ from nameonly.backbones._devices import choose_device, choose_dtype
 from nameonly.loop import Schedule, minimise
 from nameonly.ops.chance import batch_generator
 from nameonly.ops.diffusion import noise_loss
-from nameonly.synthesis._adaptation import add_lora, save_lora
-from nameonly.synthesis._latents import encode_latents
+from nameonly.synthesis._adaptation import add_lora, epochs_behind, save_lora
+from nameonly.synthesis._latents import Latents, encode_latents
 from nameonly.synthesis._pipelines import PromptEncoder, fingerprint, load_pipeline
 from nameonly.types import ImageSet, LabelSpace, PseudoLabels
 
@@ -95,39 +97,23 @@ class DomainLora:
             FloatingPointError: If the loss or a latent is not finite.
         """
         pseudo_labels.check_fits(images)
-        device = choose_device(self.device)
-        dtype = choose_dtype(self.dtype, device)
-        pipeline = load_pipeline(model, device=device, dtype=dtype)
+        pipeline = self._pipeline(model)
         selected: list[int] = pseudo_labels.selected.nonzero()[:, 0].tolist()
         rows = sorted(selected, key=lambda i: images.ids[i])
         chosen = images.subset(rows)
         labels = pseudo_labels.labels[rows]
         parameters = add_lora(pipeline, self.rank, self.seed)
-        if self.gradient_checkpointing:
-            pipeline.unet.enable_gradient_checkpointing()
         mark, kept = fingerprint(model), folder / "latents.safetensors"
         latents = encode_latents(chosen, pipeline, mark, self.flip, kept)
         captions = [self.template.replace("{}", name) for name in label_space.class_names]
         states = PromptEncoder(pipeline)(captions, guided=False)["prompt_embeds"]
         # whatever the training depends on, so that another one never goes on from its state
-        facts = [self, mark, str(dtype), chosen.ids, labels.tolist(), captions]
+        facts = [self, mark, str(pipeline.vae.dtype), chosen.ids, labels.tolist(), captions]
         digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
         state = folder / f"training-{digest}.safetensors"
 
-        def loss(batch: Int[Tensor, " b"]) -> Float[Tensor, ""]:
-            generator = batch_generator(batch, self.seed)
-            drawn = latents.draw(batch, generator).to(device)
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                return noise_loss(
-                    pipeline.unet,
-                    pipeline.scheduler,
-                    drawn,
-                    states[labels[batch].to(device)],
-                    generator,
-                )
-
         minimise(
-            loss,
+            partial(self._loss, pipeline, latents, states, labels),
             parameters,
             len(chosen),
             self.schedule,
@@ -139,3 +125,56 @@ class DomainLora:
         for path in (state, kept):
             path.unlink(missing_ok=True)
         return folder
+
+    def seconds(self, n: int, model: Path, folder: Path) -> float:
+        """Return about how long ``adapt`` takes: a step to warm up and two others, multiplied.
+
+        Args:
+            n: How many images are learnt from.
+            model: As in ``adapt``.
+            folder: As in ``adapt``; epochs that a training there has behind it do not count.
+
+        Raises:
+            ValueError: If the model is of another architecture.
+        """
+        epochs = self.schedule.epochs - epochs_behind(folder)
+        begun = time.perf_counter()
+        pipeline = self._pipeline(model)
+        parameters = add_lora(pipeline, self.rank, self.seed)
+        loading = time.perf_counter() - begun
+        size, unet = min(n, self.schedule.batch_size), pipeline.unet.config
+        mean = torch.zeros(1, size, unet.in_channels, unet.sample_size, unet.sample_size)
+        states = PromptEncoder(pipeline)([self.template], guided=False)["prompt_embeds"]
+        labels = torch.zeros(size, dtype=torch.long)
+        ends: list[float] = []
+        minimise(
+            partial(self._loss, pipeline, Latents(mean, torch.ones_like(mean)), states, labels),
+            parameters,
+            size,
+            replace(self.schedule, epochs=3),
+            on_epoch=lambda *_: ends.append(time.perf_counter()),
+        )
+        return loading + (ends[2] - ends[0]) / 2 * epochs * n / size
+
+    def _pipeline(self, model: Path) -> Any:
+        device = choose_device(self.device)
+        pipeline = load_pipeline(model, device=device, dtype=choose_dtype(self.dtype, device))
+        if self.gradient_checkpointing and hasattr(pipeline, "unet"):
+            pipeline.unet.enable_gradient_checkpointing()
+        return pipeline
+
+    def _loss(
+        self,
+        pipeline: Any,
+        latents: Latents,
+        states: Float[Tensor, "c t d"],
+        labels: Int[Tensor, " n"],
+        batch: Int[Tensor, " b"],
+    ) -> Float[Tensor, ""]:
+        """Return the mean loss of a batch of rows under the captions of their labels."""
+        generator, device = batch_generator(batch, self.seed), pipeline.device
+        drawn = latents.draw(batch, generator).to(device)
+        chosen = states[labels[batch].to(device)]
+        dtype = pipeline.vae.dtype  # of the frozen weights
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return noise_loss(pipeline.unet, pipeline.scheduler, drawn, chosen, generator)

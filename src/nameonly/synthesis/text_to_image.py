@@ -28,6 +28,7 @@ from nameonly.synthesis._pipelines import (
     fingerprint,
     load_pipeline,
 )
+from nameonly.synthesis._timing import seconds_to_draw
 from nameonly.synthetic import ImageFormat, ImageRequest, SyntheticImages
 
 __all__ = ["TextToImage"]
@@ -120,12 +121,30 @@ class TextToImage:
             FloatingPointError: If images are not finite.
             OSError: If an image cannot be written.
         """
-        how = Drawing(self.draw, self.facts, self.batch_size, self.draws, self.image_format)
-        return how.into(folder, requests, on_progress)
+        return self._drawing().into(folder, requests, on_progress)
+
+    def seconds(self, requests: Sequence[ImageRequest], folder: Path | None) -> float:
+        """Return about how long ``generate`` takes for what a folder lacks; None lacks all.
+
+        A few steps are tried on the device at hand; images stay what they are.
+
+        Raises:
+            ValueError: See ``generate``.
+        """
+        left = self._drawing().lacking(folder, requests)
+        return seconds_to_draw(left, self.steps, self.draw, self.image_format)
 
     def draw(
-        self, requests: Sequence[ImageRequest]
+        self, requests: Sequence[ImageRequest], **more: Any
     ) -> tuple[Float[np.ndarray, "b h w 3"], list[bool]]:
-        """Make images of one guidance scale: values in [0, 1], and which are refused as unsafe."""
-        more = {"num_inference_steps": self.steps, "height": self.side, "width": self.side}
-        return draw_batch(self.pipeline, self._encode, requests, **more)
+        """Make images of one guidance scale: values in [0, 1], and which are refused as unsafe.
+
+        Args:
+            requests: What to make.
+            more: What else the pipeline is told.
+        """
+        told = {"num_inference_steps": self.steps, "height": self.side, "width": self.side, **more}
+        return draw_batch(self.pipeline, self._encode, requests, **told)
+
+    def _drawing(self) -> Drawing:
+        return Drawing(self.draw, self.facts, self.batch_size, self.draws, self.image_format)

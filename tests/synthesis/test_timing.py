@@ -1,0 +1,87 @@
+"""How long drawing and training will take."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from diffusion_models import CLASSES, generator, requests
+
+from nameonly.images import open_images
+from nameonly.loop import Schedule
+from nameonly.synthesis._adaptation import epochs_behind, lora_id
+from nameonly.synthesis._timing import in_words, seconds_to_draw
+from nameonly.synthesis.domain_lora import DomainLora
+from nameonly.types import PseudoLabels
+
+
+def test_drawing_takes_no_time_when_all_is_there(model, tmp_path):
+    made, wanted, folder = generator(model, batch_size=2), requests(4), tmp_path / "out"
+    assert made.seconds(wanted, folder) > 0 and not folder.exists()
+    made.generate(wanted, folder)
+    assert made.seconds(wanted, folder) == 0
+    there = sorted(folder.rglob("*"))
+    (folder / wanted[0].path("webp")).unlink()
+    one = made.seconds(wanted, folder)
+    assert 0 < one < made.seconds(wanted, None)
+    assert len(sorted(folder.rglob("*"))) == len(there) - 1
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps"),
+    [("model", 1), ("model", 6), ("pndm", 6), ("dpm++", 3), ("euler-ancestral", 6)],
+)
+def test_images_stay_what_they_are(model, scheduler, steps):
+    fields = {"scheduler": scheduler, "steps": steps}
+    want, _ = generator(model, **fields).draw(requests(1))
+    tried, state = generator(model, **fields), torch.get_rng_state()
+    assert tried.seconds(requests(2), None) > 0
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(tried.draw(requests(1))[0], want)
+
+
+def test_steps_guidance_and_decoding_are_counted():
+    """On a pipeline whose times are known: 20 ms an image and pass, and 50 ms an image decoded."""
+
+    def draw(batch, num_inference_steps, callback_on_step_end):
+        passes = 2 if batch[0].guidance_scale > 1 else 1
+        for i in range(num_inference_steps):
+            time.sleep(0.02 * len(batch) * passes + 0.2 * (i == 0))
+            callback_on_step_end(None, i, None, {"latents": torch.zeros(1)})
+        time.sleep(0.05 * len(batch))
+        return np.zeros((len(batch), 8, 8, 3), dtype=np.float32), [False] * len(batch)
+
+    plain, strong = requests(2, guidance_scale=1.0), requests(2, guidance_scale=3.0)
+    for batches, steps in (([strong], 10), ([strong, plain, plain, plain], 7), ([plain], 2)):
+        want = sum(
+            len(b) * (0.05 + 0.02 * steps * (2 if b[0].guidance_scale > 1 else 1)) for b in batches
+        )
+        assert seconds_to_draw(batches, steps, draw, "webp") == pytest.approx(want, rel=0.2)
+
+
+def test_training_takes_less_time_when_some_of_it_is_behind(model, all_digits, tmp_path):
+    files = sorted(all_digits[0].iterdir())[:6]
+    images, _ = open_images([str(file) for file in files])
+    candidates = torch.eye(3, dtype=torch.bool).repeat(2, 1)
+    labels = PseudoLabels(images.ids, torch.full((6, 3), 1 / 3), candidates, torch.ones(6))
+    learner = DomainLora(2, schedule=Schedule(30, 6, 1e-2), dtype="float32", device="cpu")
+
+    def stop(epoch, _):
+        if epoch == 28:
+            raise KeyboardInterrupt
+
+    assert learner.seconds(6, model, tmp_path) > 0
+    assert epochs_behind(tmp_path) == 0 and not list(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        learner.adapt(images, labels, CLASSES, model, tmp_path, on_epoch=stop)
+    assert epochs_behind(tmp_path) == 28
+    whole = learner.seconds(6, model, tmp_path / "other")
+    assert 0 < learner.seconds(6, model, tmp_path) < 0.6 * whole
+    learner.adapt(images, labels, CLASSES, model, tmp_path)
+    learner.adapt(images, labels, CLASSES, model, tmp_path / "other")
+    assert lora_id(tmp_path) == lora_id(tmp_path / "other")
+
+
+def test_times_are_told_in_words():
+    told = [in_words(s) for s in (0.2, 40.0, 89.9, 90.0, 1200.0, 5399.0, 5400.0, 4e4)]
+    assert told == ["1 s", "40 s", "90 s", "2 min", "20 min", "90 min", "1.5 h", "11.1 h"]
