@@ -18,6 +18,7 @@ from nameonly.card import classifier_card
 from nameonly.classifier import Classifier
 from nameonly.decisions.argmax import Argmax
 from nameonly.export.onnx import CALIBRATED_ON, compare_with_torch, export_onnx, quantise_onnx
+from nameonly.extras import import_extra
 from nameonly.images import BadImageError, Quarantined, load, open_images
 from nameonly.journal import Journal
 from nameonly.ops.labelling import hard_candidates
@@ -195,6 +196,8 @@ def train(wanted: Training, out: Path, journal: Journal | None = None) -> dict[s
     """
     journal = journal or Journal()
     outputs.check_free(out, wanted.overwrite)
+    for package in ("timm", "onnx", "onnxscript", "onnxruntime"):  # before hours of training
+        import_extra(package, package, "train")
     with journal.stage("ingest"):
         lesson = joined([read_lesson(Path(folder), wanted.images) for folder in wanted.folders])
     trainer, hear = replace(wanted.trainer), journal.on_progress
