@@ -168,6 +168,7 @@ def test_version(nameonly):
 
 def test_ctrl_c_says_that_nothing_is_lost(digits, tmp_path):
     arguments = ["label", str(digits), "-c", NAMES, "--backbone", "tiny", "-o", str(tmp_path / "o")]
+    arguments += ["--set", "adapters.steps=1000000"]  # the signal must come before the end
     process = subprocess.Popen(
         [sys.executable, "-m", "nameonly", *arguments], stderr=subprocess.PIPE, text=True
     )
