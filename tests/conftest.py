@@ -30,6 +30,14 @@ def own_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """Folder of a random Stable Diffusion at small size."""
+    from diffusion_models import new_model  # after the jaxtyping hook
+
+    return new_model(tmp_path_factory.mktemp("diffusion") / "model")
+
+
+@pytest.fixture(scope="session")
 def all_digits(tmp_path_factory):
     """The demo's digits as PNG files, and their truth."""
     from nameonly.tiny.digits import export

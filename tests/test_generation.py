@@ -7,7 +7,7 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 import torch
-from diffusion_models import CLASSES, generator, new_model
+from diffusion_models import CLASSES, generator
 from PIL import Image
 
 from nameonly import cli, generating, generation
@@ -22,11 +22,6 @@ from nameonly.synthesis.prompt_tricks import PromptTricks
 from nameonly.synthetic import read_synthetic, read_table
 
 LORA = "lora/pytorch_lora_weights.safetensors"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return new_model(tmp_path_factory.mktemp("diffusion") / "model")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from torch import Tensor
 from nameonly import methods
 from nameonly.backbones import Backbone
 from nameonly.backbones._network import NetworkBackbone, NetworkScorer, load_network
-from nameonly.backbones._onnx_network import OnnxBackbone
+from nameonly.backbones._onnx_network import open_onnx
 from nameonly.backbones._open_clip_source import PREFIX as OPEN_CLIP
 from nameonly.backbones._prompted import PromptedBackbone
 from nameonly.decisions import Decision
@@ -208,7 +208,7 @@ def load(folder: Path | str, **options: Any) -> Classifier:
 
 def _of_onnx(path: Path, options: Mapping[str, Any]) -> Classifier:
     """Return the classifier that a file of ``export/onnx.py`` is."""
-    backbone = OnnxBackbone(path, **options)
+    backbone = open_onnx(path, options)
     names = backbone.class_names
     decision = methods.create("decisions", "argmax")
     made = {"recipe": "network", "title": "A network in an ONNX file.", "paper": ""}
@@ -314,6 +314,8 @@ def _load_backbone(
         return prompted
     if reference["method"] == "network":
         return load_network(reference, options, tensors)
+    if reference["method"] == "onnx":
+        return open_onnx(Path(reference["model"]), options)
     if reference["method"] == "precomputed":
         backbone: Backbone = methods.create("backbones", "precomputed", width=reference["width"])
         return backbone

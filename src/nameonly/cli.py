@@ -247,7 +247,7 @@ def generate(
         if dry_run:
             found = generation.look(wanted, parts, out)
         else:
-            journal = Journal(None, console.stage, console.progress, console.note)
+            journal = Journal(None, console.stage, console.progress, console.listener)
             generation.generate(wanted, parts, out, journal)
             found = generation.summary(out)
     print_json(found) if as_json else console.generation(found)

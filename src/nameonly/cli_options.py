@@ -72,7 +72,8 @@ def settings_from(pairs: list[str]) -> dict[str, Any]:
 
 def run_options(console: Any, **options: Any) -> dict[str, Any]:
     """Return options of a run that a console follows."""
-    hooks = {"on_stage": console.stage, "on_progress": console.progress, "on_note": console.note}
+    hooks = {"on_stage": console.stage, "on_progress": console.progress}
+    hooks["on_note"] = console.listener
     return {**options, **hooks}
 
 

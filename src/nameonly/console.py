@@ -1,6 +1,7 @@
 """What the command line shows a person: progress on stderr, results on stdout."""
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,11 @@ class Console:
     def line(self, text: str = "") -> None:
         """Print one line as it is."""
         self._out.print(escape(text))
+
+    @property
+    def listener(self) -> Callable[[str], None] | None:
+        """What takes notes: None where nobody reads them."""
+        return None if self._quiet else self.note
 
     def note(self, text: str) -> None:
         """Print one line on stderr, beside the progress."""

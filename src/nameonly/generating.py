@@ -103,7 +103,7 @@ def adapt_generator(
 
 
 @dataclass(frozen=True)
-class Training:
+class Adaptation:
     """A LoRA that is wanted.
 
     Attributes:
@@ -121,7 +121,7 @@ def effort(
     generator: TextToImage,
     requests: Sequence[ImageRequest],
     folder: Path,
-    training: Training | None = None,
+    adaptation: Adaptation | None = None,
 ) -> tuple[float, float]:
     """Return about how many seconds training and drawing take: what is there takes none.
 
@@ -131,42 +131,42 @@ def effort(
         generator: It stays as it is.
         requests: What to draw.
         folder: Of the images.
-        training: The LoRA that is to draw them, which may be there.
+        adaptation: The LoRA that is to draw them, which may be there.
 
     Raises:
         ValueError: If the model cannot be had, or the folder holds other images.
     """
-    if training is None:
+    if adaptation is None:
         return 0.0, generator.seconds(requests, folder)
     # generators of its own, so that no weights of theirs are kept beside those in training
-    if trained_for(training.folder):
-        return 0.0, replace(generator, lora=str(training.folder)).seconds(requests, folder)
-    adapting = training.learner.seconds(training.n, generator.folder, training.folder)
+    if trained_for(adaptation.folder):
+        return 0.0, replace(generator, lora=str(adaptation.folder)).seconds(requests, folder)
+    adapting = adaptation.learner.seconds(adaptation.n, generator.folder, adaptation.folder)
     return adapting, replace(generator, lora="").seconds(requests, None)
 
 
 def foretell(
-    note: Callable[[str], None],
+    note: Callable[[str], None] | None,
     generator: TextToImage,
     requests: Sequence[ImageRequest],
     folder: Path,
-    training: Training | None = None,
+    adaptation: Adaptation | None = None,
 ) -> None:
     """Tell a person about how long training and drawing take, where that is long.
 
     Args:
-        note: Called with a line.
+        note: Called with a line; where nobody listens nothing is tried.
         generator: See ``effort``, as the others.
         requests: What to draw.
         folder: Of the images.
-        training: The LoRA that is to draw them.
+        adaptation: The LoRA that is to draw them.
     """
     steps = len(requests) * generator.steps
-    if training is not None:
-        steps += training.n * training.learner.schedule.epochs
-    if steps < WORTH_TRYING:
+    if adaptation is not None:
+        steps += adaptation.n * adaptation.learner.schedule.epochs
+    if note is None or steps < WORTH_TRYING:
         return
-    adapting, drawing = effort(generator, requests, folder, training)
+    adapting, drawing = effort(generator, requests, folder, adaptation)
     told = [f"{in_words(adapting)} of training the LoRA"] if adapting else []
     told += [f"{in_words(drawing)} of drawing"] if drawing else []
     if told:
@@ -204,7 +204,7 @@ def adapted_to_task(
     with held(folder.with_suffix(".lock"), partial(task.note, WAITING)):
         if not trained_for(folder):
             n = int((labels.labels >= 0).sum())
-            foretell(task.note, generator, requests, folder, Training(learner, n, folder))
+            foretell(task.on_note, generator, requests, folder, Adaptation(learner, n, folder))
         return adapt_generator(generator, learner, captions, folder, task.on_progress)
 
 
@@ -230,7 +230,7 @@ def made_support(
     plan = digest_of([methods.settings_of(tricks), generator.facts, generator.batch_size])
     folder = _cache(task) / "synthetic" / plan
     with held(folder / LOCK, partial(task.note, WAITING)):
-        foretell(task.note, generator, requests, folder)
+        foretell(task.on_note, generator, requests, folder)
         made = generator.generate(requests, folder, task.on_progress)
     features = features_in_order(made.images, task.backbone, _cache(task), task.on_progress)
     return Support(features, made.images, made.labels(task.label_space), settings)

@@ -12,7 +12,7 @@ from PIL import Image
 from nameonly import methods
 from nameonly.backbones import Backbone
 from nameonly.encoding import build_text_classifier, features_in_order
-from nameonly.generating import Captions, Training, adapt_generator, effort, foretell
+from nameonly.generating import Adaptation, Captions, adapt_generator, effort, foretell
 from nameonly.images import open_images
 from nameonly.journal import Journal
 from nameonly.label_tables.reading import read_labels
@@ -155,13 +155,13 @@ def _made(
     journal: Journal,
 ) -> SyntheticImages:
     """Adapt, draw, filter and report, in a folder that no other run writes."""
-    real, captions, training = None, None, None
+    real, captions, adaptation = None, None, None
     if wanted.adapt_to is not None:
         captions, real = captioned(wanted, parts.pseudo_labels, journal)
         n = int((captions.labels.labels >= 0).sum())
-        training = Training(parts.domain_lora, n, out / "lora")
+        adaptation = Adaptation(parts.domain_lora, n, out / "lora")
     with journal.stage("estimate"):
-        foretell(journal.note, parts.text_to_image, requests, out, training)
+        foretell(journal.listener, parts.text_to_image, requests, out, adaptation)
     if captions is not None:
         with journal.stage("adapt"):
             generator = adapt_generator(
@@ -263,12 +263,12 @@ def _seconds(
         find_model(parts.text_to_image.model, parts.text_to_image.revision, download=False)
     except ValueError:
         return dict.fromkeys(("seconds_adapting", "seconds_drawing", "seconds_expected"))
-    training = None
+    adaptation = None
     if wanted.adapt_to is not None:
         n = len(set(open_images(wanted.adapt_to)[0].ids))
         most = getattr(parts.pseudo_labels, "images_per_class", n) * len(wanted.label_space)
-        training = Training(parts.domain_lora, min(n, most), out / "lora")
-    adapting, drawing = effort(parts.text_to_image, requests, out, training)
+        adaptation = Adaptation(parts.domain_lora, min(n, most), out / "lora")
+    adapting, drawing = effort(parts.text_to_image, requests, out, adaptation)
     return {
         "seconds_adapting": round(adapting, 2),
         "seconds_drawing": round(drawing, 2),

@@ -15,9 +15,11 @@ from PIL import Image
 
 from nameonly import estimate, methods, outputs
 from nameonly.backbones import Backbone
+from nameonly.backbones._network import NetworkBackbone
 from nameonly.backbones.precomputed import PrecomputedBackbone, is_feature_file
 from nameonly.card import classifier_card
 from nameonly.classifier import Classifier, load, open_backbone, scorer_name
+from nameonly.export.onnx import some_images, write_onnx
 from nameonly.images import Quarantined
 from nameonly.images import load as load_image
 from nameonly.journal import Journal, OnNote, OnProgress, OnStage
@@ -291,6 +293,14 @@ def _finish(outcome: Outcome, facts: dict[str, Any], journal: Journal, folder: P
             outputs.write_labels(folder, table)
             outputs.write_quarantine(folder, outcome.inputs.quarantined)
             classifier.save(folder / "classifier", classifier_card(classifier))
+        images = outcome.inputs.images if facts["command"] == "label" else None
+        if images is not None and isinstance(classifier.backbone, NetworkBackbone):
+            with journal.stage("export"):
+                names = classifier.label_space.class_names
+                shown = some_images(images, range(len(images)))
+                summary["onnx"] = write_onnx(
+                    classifier.backbone, names, folder / "classifier", shown
+                )
         with journal.stage("report"):
             write_report(folder / "report.html", _report_input(outcome, summary))
         outputs.write_run(folder, summary)

@@ -44,7 +44,7 @@ class Journal:
         self.on_progress: OnProgress = on_progress or _ignore
         self._path = path
         self._on_stage: OnStage = on_stage or _ignore
-        self._on_note: OnNote = on_note or _ignore
+        self._on_note = on_note
 
     def write(self, event: str, **facts: Any) -> None:
         """Append one event."""
@@ -58,9 +58,14 @@ class Journal:
         with self._path.open("a", encoding="utf-8", errors="replace") as file:
             file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
 
-    def note(self, text: str) -> None:
-        """Tell a person, and write it down."""
-        self._on_note(text)
+    @property
+    def listener(self) -> OnNote | None:
+        """Takes a line for a person and writes it down; None where nobody listens."""
+        return None if self._on_note is None else self._note
+
+    def _note(self, text: str) -> None:
+        if self._on_note is not None:
+            self._on_note(text)
         self.write("note", text=text)
 
     @contextmanager

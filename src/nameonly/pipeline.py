@@ -166,7 +166,7 @@ def adapt(
         if not isinstance(setup.backbone, PrecomputedBackbone):
             task = replace(task, backbone=setup.backbone)
         task = replace(
-            task, cache=setup.cache, on_progress=journal.on_progress, on_note=journal.note
+            task, cache=setup.cache, on_progress=journal.on_progress, on_note=journal.listener
         )
     if setup.ensemble:
         with journal.stage("ensemble"):

@@ -10,16 +10,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
 
 from nameonly import methods, outputs
 from nameonly.backbones._network import NetworkBackbone
 from nameonly.card import classifier_card
 from nameonly.classifier import Classifier
 from nameonly.decisions.argmax import Argmax
-from nameonly.export.onnx import CALIBRATED_ON, compare_with_torch, export_onnx, quantise_onnx
+from nameonly.export.onnx import some_images, write_onnx
 from nameonly.extras import import_extra
-from nameonly.images import BadImageError, Quarantined, load, open_images
+from nameonly.images import Quarantined, open_images
 from nameonly.journal import Journal
 from nameonly.ops.labelling import hard_candidates
 from nameonly.pipeline import ImageSpec
@@ -217,7 +216,15 @@ def train(wanted: Training, out: Path, journal: Journal | None = None) -> dict[s
             product = _product(lesson, trainer, facts)
             product.save(place / "classifier", classifier_card(product))
         with journal.stage("export"):
-            facts["onnx"] = _export(wanted, lesson, product, place / "classifier")
+            assert isinstance(product.backbone, NetworkBackbone)
+            rows = lesson.labels.selected.nonzero()[:, 0].tolist()
+            facts["onnx"] = write_onnx(
+                product.backbone,
+                lesson.class_names,
+                place / "classifier",
+                some_images(lesson.images, rows),
+                wanted.int8,
+            )
         facts["timings"] = journal.timings
         outputs.write_run(place, facts)
     return {**facts, "out": str(out)}
@@ -265,31 +272,3 @@ def _product(lesson: Lesson, trainer: ImageClassifier, facts: dict[str, Any]) ->
     space, backbone = LabelSpace(lesson.class_names), trainer.backbone_
     fingerprint = str(backbone.reference()["fingerprint"])
     return Classifier(backbone, trainer.scorer_, Argmax(), space, fingerprint, made)
-
-
-def _export(
-    wanted: Training, lesson: Lesson, product: Classifier, folder: Path
-) -> dict[str, dict[str, Any]]:
-    """Write the ONNX files; return how each compares with the network on images it learnt from."""
-    backbone, names = product.backbone, lesson.class_names
-    assert isinstance(backbone, NetworkBackbone)
-    pictures, whole, small = _pictures(lesson), folder / "model.onnx", folder / "model.int8.onnx"
-    export_onnx(backbone, names, whole)
-    written = [whole]
-    if wanted.int8:
-        quantise_onnx(whole, small, pictures)
-        written.append(small)
-    return {path.name: asdict(compare_with_torch(path, backbone, pictures)) for path in written}
-
-
-def _pictures(lesson: Lesson) -> list[Image.Image]:
-    """Return some of the images, evenly chosen."""
-    rows = lesson.labels.selected.nonzero()[:, 0].tolist()
-    step = max(1, len(rows) // CALIBRATED_ON)
-    found = []
-    for row in rows[::step][:CALIBRATED_ON]:
-        try:
-            found.append(load(lesson.images, row))
-        except BadImageError:  # told already
-            continue
-    return found

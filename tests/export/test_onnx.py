@@ -65,6 +65,10 @@ def test_predict_labels_images_by_the_file(exported, digits, tmp_path):
     run = predict(exported, str(digits), out=tmp_path / "out", limit=20)
     assert run.summary["counts"]["labelled"] == 20
     assert set(run.table["label"].to_pylist()) <= set(CLASS_NAMES)
+    again = predict(tmp_path / "out", str(digits), limit=20)
+    assert again.table["label"].to_pylist() == run.table["label"].to_pylist()
+    with pytest.raises(ValueError, match="whose dtype and model cannot be chosen"):
+        load(exported, dtype="bfloat16", model="tiny")
     loaded = load(exported)
     assert loaded.label_space.class_names == CLASS_NAMES
     with pytest.raises(ValueError, match="knows no texts"):

@@ -31,3 +31,29 @@ def run(digit_task):
         return adapted.scorer.weights
 
     return weights
+
+
+@pytest.fixture
+def labels_and_predicts(digits, model, tmp_path):
+    """Label the digits by a recipe that makes images, and require the saved classifier to agree."""
+    from nameonly.backbones.clip import ClipBackbone  # after the jaxtyping hook
+    from nameonly.jobs import label, predict
+    from nameonly.tiny.digits import CLASS_NAMES
+
+    def labels(recipe, **more):
+        settings = {
+            "text_to_image.model": str(model),
+            "text_to_image.steps": 2,
+            "text_to_image.dtype": "float32",
+            "support_set.images_per_class": 2,
+            **more,
+        }
+        backbone = ClipBackbone("tiny", device="cpu", dtype="float32")
+        out, told = tmp_path / "r", {"recipe": recipe, "settings": settings}
+        made = label(digits, CLASS_NAMES, backbone=backbone, out=out, **told)
+        for saved in (out, *out.glob("classifier/*.onnx")):
+            again = predict(saved, digits)
+            assert again.table["label"].to_pylist() == made.table["label"].to_pylist()
+        return made
+
+    return labels

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusion_models import generator, new_model
+from diffusion_models import generator
 
 from nameonly import cli, generating
 from nameonly.generating import adapted_to_task, enriched, made_support
@@ -17,11 +17,6 @@ from nameonly.recipes.air import Air
 from nameonly.synthesis._adaptation import lora_id
 from nameonly.synthesis.domain_lora import DomainLora
 from nameonly.synthesis.support_set import SupportSet
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return new_model(tmp_path_factory.mktemp("diffusion") / "model")
 
 
 @pytest.fixture(scope="module")

@@ -2,21 +2,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusion_models import generator, new_model
+from diffusion_models import generator
 
-from nameonly.backbones.clip import ClipBackbone
-from nameonly.jobs import label, predict
 from nameonly.learning import with_support
 from nameonly.loop import Schedule
 from nameonly.recipes.ma_zsc import MaZsc
 from nameonly.synthesis.support_set import SupportSet
 from nameonly.tiny.digits import CLASS_NAMES
 from nameonly.training.image_classifier import ImageClassifier
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return new_model(tmp_path_factory.mktemp("diffusion") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -88,24 +81,8 @@ def test_what_it_needs_is_told(recipe, task):
         recipe.fit(replace(task, backbone=None))
 
 
-def test_label_save_load_and_predict(digits, model, tmp_path):
-    settings = {
-        "text_to_image.model": str(model),
-        "text_to_image.steps": 2,
-        "text_to_image.dtype": "float32",
-        "support_set.images_per_class": 2,
-        "training.architecture": "test_resnet",
-        "training.size": 32,
-        "training.schedule.epochs": 1,
-    }
-    backbone = ClipBackbone("tiny", device="cpu", dtype="float32")
-    made = label(
-        digits,
-        CLASS_NAMES,
-        recipe="ma_zsc",
-        backbone=backbone,
-        settings=settings,
-        out=tmp_path / "r",
-    )
-    again = predict(tmp_path / "r", digits)
-    assert again.table["label"].to_pylist() == made.table["label"].to_pylist()
+def test_label_save_load_and_predict_also_by_its_onnx_file(labels_and_predicts):
+    settings = {"architecture": "test_resnet", "size": 32, "schedule.epochs": 1}
+    run = labels_and_predicts("ma_zsc", **{f"training.{k}": v for k, v in settings.items()})
+    assert (run.out / "classifier" / "model.onnx").is_file()
+    assert run.summary["onnx"]["model.onnx"]["max_difference"] < 1e-5

@@ -2,18 +2,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusion_models import generator, new_model
+from diffusion_models import generator
 
-from nameonly.backbones.clip import ClipBackbone
-from nameonly.jobs import label, predict
 from nameonly.recipes.sus_x import SusX
 from nameonly.synthesis.support_set import SupportSet
-from nameonly.tiny.digits import CLASS_NAMES
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return new_model(tmp_path_factory.mktemp("diffusion") / "model")
 
 
 @pytest.fixture
@@ -67,21 +59,5 @@ def test_what_it_needs_is_told(recipe, task):
         recipe.fit(replace(task, cache=None))
 
 
-def test_label_save_load_and_predict(digits, model, tmp_path):
-    settings = {
-        "text_to_image.model": str(model),
-        "text_to_image.steps": 2,
-        "text_to_image.dtype": "float32",
-        "support_set.images_per_class": 2,
-    }
-    backbone = ClipBackbone("tiny", device="cpu", dtype="float32")
-    made = label(
-        digits,
-        CLASS_NAMES,
-        recipe="sus_x",
-        backbone=backbone,
-        settings=settings,
-        out=tmp_path / "r",
-    )
-    again = predict(tmp_path / "r", digits)
-    assert again.table["label"].to_pylist() == made.table["label"].to_pylist()
+def test_label_save_load_and_predict(labels_and_predicts):
+    labels_and_predicts("sus_x")

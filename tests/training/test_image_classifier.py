@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from nameonly import methods
 from nameonly.backbones._network import NetworkBackbone, build_network, pretrained_weights
@@ -171,6 +171,11 @@ def test_a_bundle_gives_the_same_answers_elsewhere(data, pictures, tmp_path):
     )
     with pytest.raises(ValueError, match="leave --backbone out"):
         load(tmp_path, model="tiny")
+    tensors = load_file(tmp_path / "classifier.safetensors")
+    key = next(key for key in tensors if key.endswith("fc.weight"))
+    save_file(tensors | {key: tensors[key] + 1}, tmp_path / "classifier.safetensors")
+    with pytest.raises(ValueError, match="not those that were saved"):
+        load(tmp_path)
     with pytest.raises(ValueError, match="knows no texts"):
         loaded.backbone.encode_texts(["a cat"])
 

@@ -138,3 +138,22 @@ class OnnxBackbone(ImageOnly):
         return {"method": "onnx", "name": self.name, "model": str(self.path), "size": self.size} | {
             "fingerprint": self.digest
         }
+
+
+def open_onnx(path: Path, options: Mapping[str, Any]) -> OnnxBackbone:
+    """Return the network of a file, which is not read yet.
+
+    Args:
+        path: Of the file.
+        options: device or batch_size.
+
+    Raises:
+        ValueError: If something is to be changed that the file fixes.
+    """
+    fixed = sorted(set(options) - {"device", "batch_size"})
+    if fixed:
+        raise ValueError(
+            f"an ONNX file is a whole network, whose {' and '.join(fixed)} cannot be chosen; leave "
+            "that out, or take the classifier's folder"
+        )
+    return OnnxBackbone(path, **options)

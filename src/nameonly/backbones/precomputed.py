@@ -5,11 +5,11 @@ Differs: nothing is encoded here; ``encode_*`` refuse.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from nameonly.types import Features, LabelSpace, PromptShape, TextClassifier, class_key
+from nameonly.backbones._image_only import ImageOnly
+from nameonly.types import Features, LabelSpace, TextClassifier, class_key
 
 __all__ = ["PrecomputedBackbone"]
 
@@ -92,7 +93,7 @@ def unit_matrix(path: Path, key: str, value: Any) -> Float[Tensor, "n d"]:
 
 
 @dataclass(frozen=True)
-class PrecomputedBackbone:
+class PrecomputedBackbone(ImageOnly):
     """Features and text weights read from a file.
 
     Attributes:
@@ -103,6 +104,11 @@ class PrecomputedBackbone:
 
     path: str = "features.npz"
     width: int | None = None
+
+    refusal: ClassVar[str] = (
+        "own features are not made from images or texts here; encode them with the model that made "
+        f"the others and pass a file: {EXPECTED}"
+    )
 
     @cached_property
     def arrays(self) -> dict[str, Any]:
@@ -221,12 +227,6 @@ class PrecomputedBackbone:
         """The same as the images': both come from one file."""
         return self.image_key
 
-    def _refuse(self) -> NoReturn:
-        raise ValueError(
-            "own features are not made from images or texts here; encode them with the model that "
-            f"made the others and pass a file: {EXPECTED}"
-        )
-
     def preprocess(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
         """Refuse."""
         self._refuse()
@@ -236,31 +236,6 @@ class PrecomputedBackbone:
         self._refuse()
 
     def encode_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
-        """Refuse."""
-        self._refuse()
-
-    def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "t d"]:
-        """Refuse."""
-        self._refuse()
-
-    @property
-    def prompt_shape(self) -> PromptShape:
-        """Refuse."""
-        self._refuse()
-
-    def embed_phrase(self, phrase: str) -> Float[Tensor, "m w"]:
-        """Refuse."""
-        self._refuse()
-
-    def text_prompter(
-        self, names: Sequence[str], n_context: int
-    ) -> Callable[[Float[Tensor, "*c m w"]], Float[Tensor, "c d"]]:
-        """Refuse."""
-        self._refuse()
-
-    def encode_with_tokens(
-        self, pixels: Float[Tensor, "n 3 h w"], tokens: Float[Tensor, "l m w2"]
-    ) -> Float[Tensor, "n d"]:
         """Refuse."""
         self._refuse()
 

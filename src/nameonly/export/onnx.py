@@ -9,7 +9,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,15 +22,18 @@ from torch import Tensor, nn
 from nameonly.backbones._network import NetworkBackbone, middle_square, normalised
 from nameonly.backbones._onnx_network import CLASS_NAMES, SIZE, OnnxBackbone
 from nameonly.extras import import_extra
+from nameonly.images import BadImageError, load
+from nameonly.types import ImageSet
 
 OPSET = 18
-CALIBRATED_ON = 256
+COMPARED_ON = 256
 
 
 class _Deployed(nn.Module):
     def __init__(self, backbone: NetworkBackbone) -> None:
         super().__init__()
-        self.network = backbone.network
+        # a network of its own: the backbone's stays on its device
+        self.network = replace(backbone, device="cpu", dtype="float32").network
         self.mean, self.std = backbone.mean, backbone.std
 
     def forward(self, pixels: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n c"]:
@@ -54,6 +57,53 @@ class Parity:
     same_labels: float
 
 
+def write_onnx(
+    backbone: NetworkBackbone,
+    class_names: Sequence[str],
+    folder: Path,
+    images: Sequence[Image.Image],
+    int8: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Write ``model.onnx`` and say how it compares with the network.
+
+    Args:
+        backbone: The network.
+        class_names: Of its outputs.
+        folder: To write into.
+        images: To compare on, and to calibrate on.
+        int8: Write ``model.int8.onnx`` too.
+
+    Returns:
+        Name of file -> fields of ``Parity``.
+
+    Raises:
+        ValueError: See ``export_onnx``, ``quantise_onnx`` and ``compare_with_torch``.
+        OSError: If a file cannot be written.
+    """
+    written = [folder / "model.onnx"]
+    export_onnx(backbone, class_names, written[0])
+    if int8:
+        written.append(folder / "model.int8.onnx")
+        quantise_onnx(written[0], written[1], images)
+    return {path.name: asdict(compare_with_torch(path, backbone, images)) for path in written}
+
+
+def some_images(images: ImageSet, rows: Sequence[int]) -> list[Image.Image]:
+    """Return up to 256 of the rows' images, evenly chosen; those that cannot be read are left out.
+
+    Args:
+        images: The images.
+        rows: Of those that may be chosen.
+    """
+    found = []
+    for row in rows[:: max(1, len(rows) // COMPARED_ON)][:COMPARED_ON]:
+        try:
+            found.append(load(images, row))
+        except BadImageError:  # told where it was read first
+            continue
+    return found
+
+
 def export_onnx(backbone: NetworkBackbone, class_names: Sequence[str], path: Path) -> None:
     """Write a network to an ONNX file that takes any number of images at once.
 
@@ -68,7 +118,7 @@ def export_onnx(backbone: NetworkBackbone, class_names: Sequence[str], path: Pat
     try:
         with _quiet():
             torch.onnx.export(
-                _Deployed(backbone).cpu().float().eval(),
+                _Deployed(backbone).eval(),
                 (example,),
                 str(partial),
                 dynamo=True,

@@ -213,6 +213,7 @@ class PromptEncoder:
         """
         self._pipeline = pipeline
         self._known: OrderedDict[str, tuple[Tensor | None, ...]] = OrderedDict()
+        self._negative: dict[str, Tensor | None] = {}
 
     def __call__(self, prompts: Sequence[str], guided: bool) -> dict[str, Any]:
         """Return the keyword arguments that give these prompts to the pipeline."""
@@ -238,13 +239,13 @@ class PromptEncoder:
             "do_classifier_free_guidance": True,
         }
         parameters = inspect.signature(encode).parameters
-        for name in ("prompt_2", "prompt_3"):
-            if name in parameters:
-                wanted[name] = None
+        wanted |= {"prompt_2": None, "prompt_3": None} | self._negative
         with torch.no_grad():
-            self._known[prompt] = tuple(
-                encode(**{k: v for k, v in wanted.items() if k in parameters})
-            )
+            found = tuple(encode(**{k: v for k, v in wanted.items() if k in parameters}))
+        # the empty text is the same beside every prompt
+        named = zip(EMBEDDINGS, found, strict=False)
+        self._negative = {name: value for name, value in named if name.startswith("negative")}
+        self._known[prompt] = found
         if len(self._known) > TEXTS_KEPT:
             self._known.popitem(last=False)
         return self._known[prompt]

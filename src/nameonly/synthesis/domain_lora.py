@@ -137,7 +137,7 @@ class DomainLora:
         Raises:
             ValueError: If the model is of another architecture.
         """
-        epochs = self.schedule.epochs - epochs_behind(folder)
+        epochs = max(0, self.schedule.epochs - epochs_behind(folder))
         begun = time.perf_counter()
         pipeline = self._pipeline(model)
         parameters = add_lora(pipeline, self.rank, self.seed)
