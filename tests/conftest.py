@@ -1,9 +1,15 @@
+import os
 import shutil
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # each worker has one core, and so have the programs that its tests start
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 NAMES = ("ant", "bee", "cat", "dog")
 

@@ -169,12 +169,21 @@ def test_version(nameonly):
 def test_ctrl_c_says_that_nothing_is_lost(digits, tmp_path):
     arguments = ["label", str(digits), "-c", NAMES, "--backbone", "tiny", "-o", str(tmp_path / "o")]
     arguments += ["--set", "adapters.steps=1000000"]  # the signal must come before the end
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nameonly", *arguments], stderr=subprocess.PIPE, text=True
-    )
-    assert "glyphs" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    # a shell's background jobs ignore the signal, and so would a child of theirs
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nameonly", *arguments], stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        try:
+            assert "glyphs" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == 130 and "the same command goes on" in errors
     assert not (tmp_path / "o").exists()
 

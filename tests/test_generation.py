@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -78,10 +79,47 @@ def test_adapted_to_images_and_filtered(parts, photos, tmp_path):
     assert set(worth["tricks"]) <= {"base", "class_prompt"} and set(worth["classes"]) == set(
         CLASSES.class_names
     )
-    assert "Coverage" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "Coverage" in page and "Before and after adaptation" in page
     plain = generate(wanted(tmp_path), parts, tmp_path / "plain")
     one, other = made.images.sources[0], plain.images.sources[0]
     assert (out / one).read_bytes() != (tmp_path / "plain" / other).read_bytes()
+
+
+def test_the_page_tells_what_the_adaptation_changed(parts, photos, tmp_path):
+    """The same requests by the model as it is: its very images, measured trick by trick."""
+    out = tmp_path / "out"
+    asked = wanted(tmp_path, adapt_to=photos, backbone=backbone(), unadapted=2)
+    generate(asked, replace(parts, filter=Filter(share=0.5)), out)
+    plain = generate(wanted(tmp_path), parts, tmp_path / "plain")
+    there = sorted(p.relative_to(out / "unadapted") for p in out.glob("unadapted/images/*/*"))
+    assert len(there) == 6 and {p.stem for p in there} == {"00000", "00001"}
+    for path in there:
+        same = np.asarray(Image.open(out / "unadapted" / path)) - np.asarray(
+            Image.open(tmp_path / "plain" / path)
+        ).astype(int)
+        assert abs(same).max() <= 2
+    assert {row["lora"] for row in read_table(out / "unadapted")} == {""} and len(plain) == 9
+    worth = json.loads((out / "worth.json").read_text())
+    for key in ("before", "after"):
+        assert worth[key]["all"]["n"] == 6, "also what the filter dropped"
+        assert worth[key]["tricks"].keys() == {"base", "class_prompt"}
+    assert worth["before"]["all"]["mmd"] != worth["after"]["all"]["mmd"]
+    assert len(read_synthetic(out)[0]) == 6, "they are none of the images made"
+    stamps = {path: (out / "unadapted" / path).stat().st_mtime_ns for path in there}
+    generate(asked, parts, out)
+    assert stamps == {path: (out / "unadapted" / path).stat().st_mtime_ns for path in there}
+
+
+def test_nothing_is_drawn_unadapted_where_nobody_asks(parts, photos, tmp_path):
+    asked = wanted(tmp_path, adapt_to=photos, backbone=backbone(), unadapted=0)
+    assert generation.look(asked, parts, tmp_path / "out")["unadapted"] == 0
+    generate(asked, parts, tmp_path / "out")
+    assert not (tmp_path / "out" / "unadapted").exists()
+    assert "before" not in json.loads((tmp_path / "out" / "worth.json").read_text())
+    assert "Before and after" not in (tmp_path / "out" / "report.html").read_text()
+    with pytest.raises(ValueError, match="unadapted must be at least 0, got -1"):
+        wanted(tmp_path, unadapted=-1)
 
 
 def test_the_lora_is_trained_once_for_the_same_images(parts, photos, tmp_path):
@@ -188,7 +226,7 @@ def test_the_time_is_foretold_and_nothing_changes(parts, photos, tmp_path, monke
         {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.webp")}
         for name in heard
     ]
-    assert len(found[0]) == 9 and found[0] == found[1]
+    assert len(found[0]) == 9 + 9 and found[0] == found[1]
     (note, chance), (other_chance,) = heard["told"], heard["untold"]
     assert chance == other_chance
     assert "s of training the LoRA" in note and "s of drawing" in note

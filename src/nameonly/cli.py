@@ -205,6 +205,10 @@ def generate(
         Path | None, typer.Option(help="CSV or parquet of known labels of the images to adapt to.")
     ] = None,
     backbone: BackboneName = "openai/clip-vit-base-patch32",
+    unadapted: Annotated[
+        int,
+        typer.Option(min=0, help="Of each class, also made unadapted, to see what it changed."),
+    ] = 20,
     keep_agreed: Annotated[
         bool, typer.Option("--filter", help="Drop what the backbone disagrees with, and doubles.")
     ] = False,
@@ -241,6 +245,7 @@ def generate(
         adapt_to,
         given,
         open_for(adapt_to, backbone, **loading) if needs_backbone else None,
+        unadapted=unadapted,
         **({} if cache is None else {"cache": cache}),
     )
     with Console(quiet=as_json) as console:

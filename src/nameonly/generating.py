@@ -110,11 +110,15 @@ class Adaptation:
         learner: Trains it.
         n: How many images it is trained on.
         folder: Of the LoRA.
+        compared: What is also drawn by the model as it is.
+        compared_folder: Of those images.
     """
 
     learner: DomainLora
     n: int
     folder: Path
+    compared: Sequence[ImageRequest] = ()
+    compared_folder: Path | None = None
 
 
 def effort(
@@ -139,10 +143,14 @@ def effort(
     if adaptation is None:
         return 0.0, generator.seconds(requests, folder)
     # generators of its own, so that no weights of theirs are kept beside those in training
+    plain, drawing = replace(generator, lora=""), 0.0
+    if adaptation.compared:
+        drawing = plain.seconds(adaptation.compared, adaptation.compared_folder)
     if trained_for(adaptation.folder):
-        return 0.0, replace(generator, lora=str(adaptation.folder)).seconds(requests, folder)
+        adapted = replace(generator, lora=str(adaptation.folder))
+        return 0.0, drawing + adapted.seconds(requests, folder)
     adapting = adaptation.learner.seconds(adaptation.n, generator.folder, adaptation.folder)
-    return adapting, replace(generator, lora="").seconds(requests, None)
+    return adapting, drawing + plain.seconds(requests, None)
 
 
 def foretell(
@@ -164,6 +172,7 @@ def foretell(
     steps = len(requests) * generator.steps
     if adaptation is not None:
         steps += adaptation.n * adaptation.learner.schedule.epochs
+        steps += len(adaptation.compared) * generator.steps
     if note is None or steps < WORTH_TRYING:
         return
     adapting, drawing = effort(generator, requests, folder, adaptation)

@@ -21,7 +21,7 @@ from nameonly.preparation import given_labels
 from nameonly.prompts.templates import Templates
 from nameonly.pseudo_labels import PseudoLabeller
 from nameonly.pseudo_labels.top_k_per_class import TopKPerClass
-from nameonly.report.synthetic import write_synthetic_report
+from nameonly.report.synthetic import BeforeAfter, write_synthetic_report
 from nameonly.store import default_cache
 from nameonly.synthesis._drawing import LOCK
 from nameonly.synthesis._locks import held
@@ -38,8 +38,11 @@ from nameonly.synthetic import (
     read_table,
     record_decisions,
 )
-from nameonly.trust.synthetic import measure
+from nameonly.trust.synthetic import Measured, measure
 from nameonly.types import Features, LabelSpace, TextClassifier
+
+# what the model makes before it is adapted
+UNADAPTED = "unadapted"
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class Wanted:
         given: Labels of some of them that are known already.
         backbone: Labels the images to adapt to, and filters; needed for these two alone.
         cache: Folder of the feature stores.
+        unadapted: How many images of each class are also made before the model is adapted, of the
+            same requests, so that the page can tell what the adaptation changed; 0 for none.
     """
 
     label_space: LabelSpace
@@ -96,12 +101,20 @@ class Wanted:
     given: Path | Mapping[str, str] | None = None
     backbone: Backbone | None = None
     cache: Path = field(default_factory=default_cache)
+    unadapted: int = 20
 
     def __post_init__(self) -> None:
         if self.given is not None and self.adapt_to is None:
             raise ValueError("given labels are of the images to adapt to; name those too")
         if self.adapt_to is not None and self.backbone is None:
             raise ValueError("a backbone is needed to label the images that the model adapts to")
+        if self.unadapted < 0:
+            raise ValueError(f"unadapted must be at least 0, got {self.unadapted}")
+
+    def compared(self, requests: Sequence[ImageRequest]) -> list[ImageRequest]:
+        """Return the requests that the model also answers before it is adapted."""
+        wanted = self.unadapted if self.adapt_to is not None else 0
+        return [request for request in requests if request.number < wanted]
 
     @cached_property
     def text(self) -> TextClassifier:
@@ -124,7 +137,8 @@ def generate(
     Args:
         wanted: Classes, numbers, and images to adapt to.
         parts: What makes the images.
-        out: Folder: ``images/``, ``synthetic.parquet``, and ``lora/`` where the model was adapted.
+        out: Folder: ``images/``, ``synthetic.parquet``, and ``lora/`` and ``unadapted/`` where the
+            model was adapted.
         journal: Times the stages.
 
     Returns:
@@ -156,12 +170,18 @@ def _made(
 ) -> SyntheticImages:
     """Adapt, draw, filter and report, in a folder that no other run writes."""
     real, captions, adaptation = None, None, None
+    compared = wanted.compared(requests)
     if wanted.adapt_to is not None:
         captions, real = captioned(wanted, parts.pseudo_labels, journal)
         n = int((captions.labels.labels >= 0).sum())
-        adaptation = Adaptation(parts.domain_lora, n, out / "lora")
+        adaptation = _adaptation(wanted, parts, requests, out, n)
     with journal.stage("estimate"):
         foretell(journal.listener, parts.text_to_image, requests, out, adaptation)
+    if compared:
+        with journal.stage("draw unadapted"):
+            plain = replace(parts.text_to_image, lora="")  # not kept beside the weights in training
+            plain.generate(compared, out / UNADAPTED, journal.on_progress)
+            del plain
     if captions is not None:
         with journal.stage("adapt"):
             generator = adapt_generator(
@@ -179,6 +199,14 @@ def _made(
     return made
 
 
+def _adaptation(
+    wanted: Wanted, parts: Generation, requests: Sequence[ImageRequest], out: Path, n: int
+) -> Adaptation:
+    """Return the LoRA that is wanted, of n images."""
+    compared = wanted.compared(requests)
+    return Adaptation(parts.domain_lora, n, out / "lora", compared, out / UNADAPTED)
+
+
 def check_place(out: Path) -> None:
     """Refuse a folder that holds other things than a generation's.
 
@@ -187,7 +215,7 @@ def check_place(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"the output folder {out} is a file; choose another with --out")
-    ours = {"images", "lora", "report.html", "worth.json", TABLE, LOCK}
+    ours = {"images", "lora", UNADAPTED, "report.html", "worth.json", TABLE, LOCK}
     there = sorted(p.name for p in out.iterdir()) if out.exists() else []
     others = [name for name in there if name not in ours and not name.endswith(".partial")]
     if others:
@@ -247,6 +275,7 @@ def look(wanted: Wanted, parts: Generation, out: Path) -> dict[str, Any]:
         "asked_for": len(requests),
         "classes": dict.fromkeys(wanted.label_space.class_names, wanted.images_per_class),
         "tricks": tricks,
+        "unadapted": len(wanted.compared(requests)),
         "model": parts.text_to_image.model,
         **_seconds(wanted, parts, requests, out),
     }
@@ -267,7 +296,7 @@ def _seconds(
     if wanted.adapt_to is not None:
         n = len(set(open_images(wanted.adapt_to)[0].ids))
         most = getattr(parts.pseudo_labels, "images_per_class", n) * len(wanted.label_space)
-        adaptation = Adaptation(parts.domain_lora, min(n, most), out / "lora")
+        adaptation = _adaptation(wanted, parts, requests, out, min(n, most))
     adapting, drawing = effort(parts.text_to_image, requests, out, adaptation)
     return {
         "seconds_adapting": round(adapting, 2),
@@ -278,20 +307,40 @@ def _seconds(
 
 def _report(wanted: Wanted, made: SyntheticImages, real: Features | None, out: Path) -> None:
     """Write the page; figures stand on it where there is a backbone to tell them."""
-    measured = None
+    measured, before_after = None, None
     if wanted.backbone is not None:
-        features = features_in_order(made.images, wanted.backbone, wanted.cache)
-        tricks = [str(row["trick"]) for row in made.rows]
-        labels = made.labels(wanted.label_space)
-        measured = measure(features, labels, wanted.text, real, tricks)
-        worth = json.dumps(asdict(measured), indent=1) + "\n"
-        (out / "worth.json").write_text(worth, encoding="utf-8")
+        measured = _measured(wanted, made, real)
+        worth = asdict(measured)
+        if real is not None and wanted.unadapted:
+            before_after = _before_and_after(wanted, real, out)
+            worth |= {"before": asdict(before_after.before), "after": asdict(before_after.after)}
+        written = json.dumps(worth, indent=1) + "\n"
+        (out / "worth.json").write_text(written, encoding="utf-8")
 
     def opened(path: str) -> Image.Image:
         return Image.open(out / path)
 
     dropped = summary(out)["dropped"]
-    write_synthetic_report(out / "report.html", read_table(out), dropped, measured, opened)
+    page = out / "report.html"
+    write_synthetic_report(page, read_table(out), dropped, measured, opened, before_after)
+
+
+def _measured(wanted: Wanted, made: SyntheticImages, real: Features | None) -> Measured:
+    """Return what images are worth to the backbone."""
+    assert wanted.backbone is not None
+    features = features_in_order(made.images, wanted.backbone, wanted.cache)
+    tricks = [str(row["trick"]) for row in made.rows]
+    return measure(features, made.labels(wanted.label_space), wanted.text, real, tricks)
+
+
+def _before_and_after(wanted: Wanted, real: Features, out: Path) -> BeforeAfter:
+    """Measure the same requests without and with the LoRA, whatever a filter says of them."""
+    folders = (out / UNADAPTED, out)
+    made = [read_synthetic(folder, with_dropped=True)[0] for folder in folders]
+    both = set(made[0].images.sources) & set(made[1].images.sources)
+    before, after = (_measured(wanted, images.only(both), real) for images in made)
+    rows = [row for row in made[0].rows if row["path"] in both]
+    return BeforeAfter(before, after, rows, UNADAPTED)
 
 
 def summary(out: Path) -> dict[str, Any]:

@@ -8,8 +8,8 @@ made again from the images, and a run that was stopped knows what it has.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,6 +170,17 @@ class SyntheticImages:
 
     def __len__(self) -> int:
         return len(self.class_names)
+
+    def only(self, paths: Collection[str]) -> "SyntheticImages":
+        """Return the images at some of its paths."""
+        chosen = [i for i, row in enumerate(self.rows) if row["path"] in paths]
+        names = tuple(self.class_names[i] for i in chosen)
+        return replace(
+            self,
+            images=self.images.subset(chosen),
+            class_names=names,
+            rows=tuple(self.rows[i] for i in chosen),
+        )
 
     def labels(self, label_space: LabelSpace) -> Int[Tensor, " n"]:
         """Return the class index of every image.

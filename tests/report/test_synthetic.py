@@ -1,10 +1,11 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from nameonly.report.synthetic import write_synthetic_report
+from nameonly.report.synthetic import BeforeAfter, write_synthetic_report
 from nameonly.trust.synthetic import Measured, Worth
 
 WHOLE = Worth(24, 60, 0.65, 4.8, 0.97, 1.0, 0.5, 0.104, 4.51, 0.98)
@@ -34,8 +35,8 @@ def opened(path):
 
 @pytest.fixture
 def page(tmp_path):
-    def write(measured, rows, dropped=None):
-        write_synthetic_report(tmp_path / "r.html", rows, dropped or {}, measured, opened)
+    def write(measured, rows, dropped=None, *more):
+        write_synthetic_report(tmp_path / "r.html", rows, dropped or {}, measured, opened, *more)
         return (tmp_path / "r.html").read_text()
 
     return write
@@ -74,3 +75,36 @@ def test_what_was_left_out_and_what_cannot_be_opened_is_told(page):
 def test_many_classes_are_cut(page):
     text = page(None, [row(f"class {i}", 0) for i in range(60)])
     assert text.count("data:image/webp") == 40 and "20 further classes left out" in text
+
+
+def test_before_and_after_stand_beside_each_other_trick_by_trick(page):
+    tricks = ("base", "class_prompt")
+    rows = [
+        row(name, i) | {"trick": trick, "lora": "x"}
+        for name in ("cat", NASTY)
+        for i, trick in enumerate(tricks * 5)
+    ]
+    before = Measured(WHOLE, dict.fromkeys(tricks, WHOLE), {})
+    better = replace(WHOLE, coverage=0.5, mmd=1.0)
+    after = Measured(better, {"base": better, "class_prompt": WHOLE}, {})
+    text = page(after, rows, {}, BeforeAfter(before, after, rows, "unadapted"))
+    section = text[text.index('id="before-after"') : text.index('id="images"')]
+    names = re.findall(r'rowspan="2"><bdi>([^<]*)', section)
+    assert names == ["all images", *tricks]
+    coverage = re.findall(
+        r"<td>(as it is|adapted)</td>(?:<td[^>]*>[^<]*</td>){4}<td[^>]*>(\d+)%", section
+    )
+    assert coverage == [
+        ("as it is", "10"),
+        ("adapted", "50"),
+        ("as it is", "10"),
+        ("adapted", "50"),
+        ("as it is", "10"),
+        ("adapted", "10"),
+    ]
+    pictures = re.findall(r'alt="(before|after) adaptation (cat|&lt;)', section)
+    assert len(pictures) == 2 * 2 * 6, "six pairs a trick"
+    assert [kind for kind, _ in pictures[:4]] == ["before", "after"] * 2
+    assert [name for _, name in pictures[:4]] == ["cat", "cat", "&lt;", "&lt;"], "class by class"
+    assert NASTY not in text
+    assert "before-after" not in page(after, rows)

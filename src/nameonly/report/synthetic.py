@@ -13,6 +13,7 @@ from nameonly.trust.synthetic import Measured, Worth
 
 MOST_CLASSES = 40
 PER_CLASS = 8
+PAIRS_PER_TRICK = 6
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,29 @@ class Picture:
     trick: str
     guidance_scale: float
     prompt: str
+    kind: str = "synthetic"
 
     @property
     def alt(self) -> str:
         """What stands in place of the picture."""
-        return f"synthetic {self.class_name}: {self.prompt}"
+        return f"{self.kind} {self.class_name}: {self.prompt}"
+
+
+@dataclass(frozen=True)
+class BeforeAfter:
+    """The same requests answered by the model as it is and by the adapted one.
+
+    Attributes:
+        before: What the images of the model as it is are worth.
+        after: The same of the adapted model's.
+        rows: Of the table, of the requests that both answered.
+        folder: Of the images before, within that of the images after.
+    """
+
+    before: Measured
+    after: Measured
+    rows: Sequence[Mapping[str, Any]]
+    folder: str
 
 
 def write_synthetic_report(
@@ -37,6 +56,7 @@ def write_synthetic_report(
     dropped: Mapping[str, int],
     measured: Measured | None,
     open_image: Callable[[str], Image.Image],
+    before_after: BeforeAfter | None = None,
 ) -> None:
     """Write the page; an older one is replaced.
 
@@ -46,6 +66,7 @@ def write_synthetic_report(
         dropped: How many images are left out, by reason.
         measured: What the kept images are worth; None where no backbone looked at them.
         open_image: Opens the image at a path of the table.
+        before_after: What an adaptation of the model changed, where it was adapted.
 
     Raises:
         OSError: If it cannot be written.
@@ -67,6 +88,8 @@ def write_synthetic_report(
             dropped=dict(dropped),
             worth=[] if measured is None else _table(measured),
             compared=measured is not None and measured.all.n_real > 0,
+            changes=[] if before_after is None else _changes(before_after),
+            pairs=[] if before_after is None else _pairs(before_after, open_image),
             galleries=galleries,
             n_other_classes=max(0, len(names) - MOST_CLASSES),
         )
@@ -75,7 +98,9 @@ def write_synthetic_report(
 
 
 def _pictures(
-    rows: Sequence[Mapping[str, Any]], open_image: Callable[[str], Image.Image]
+    rows: Sequence[Mapping[str, Any]],
+    open_image: Callable[[str], Image.Image],
+    kind: str = "synthetic",
 ) -> list[Picture]:
     shown = rows[:PER_CLASS]
     return [
@@ -85,9 +110,41 @@ def _pictures(
             str(row["trick"]),
             float(row["guidance_scale"]),
             str(row["prompt"]),
+            kind,
         )
         for i, row in enumerate(shown)
     ]
+
+
+def _changes(both: BeforeAfter) -> list[tuple[str, list[str], list[str]]]:
+    """Return name and figures before and after, of all images and of every trick's."""
+    return [
+        ("all images", _figures(both.before.all), _figures(both.after.all)),
+        *(
+            (name, _figures(worth), _figures(both.after.tricks[name]))
+            for name, worth in both.before.tricks.items()
+        ),
+    ]
+
+
+def _pairs(
+    both: BeforeAfter, open_image: Callable[[str], Image.Image]
+) -> list[tuple[str, list[tuple[Picture, Picture]]]]:
+    """Return pictures of the same requests, by trick: the first of every class, then the second."""
+    found = []
+    for trick in both.before.tricks:
+        turns: dict[str, int] = {}
+        ranked = []
+        for row in both.rows:
+            if row["trick"] == trick:
+                turn = turns[row["class_name"]] = turns.get(row["class_name"], -1) + 1
+                ranked.append((turn, row))
+        rows = [row for _, row in sorted(ranked, key=lambda pair: pair[0])][:PAIRS_PER_TRICK]
+        earlier = [{**row, "path": f"{both.folder}/{row['path']}"} for row in rows]
+        before = _pictures(earlier, open_image, "before adaptation")
+        after = _pictures(rows, open_image, "after adaptation")
+        found.append((trick, list(zip(before, after, strict=True))))
+    return found
 
 
 def _table(measured: Measured) -> list[tuple[str, str, list[str]]]:
