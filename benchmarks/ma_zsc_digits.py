@@ -2,6 +2,8 @@
 
 uv run python benchmarks/ma_zsc_digits.py [--device cuda] [--jobs 8] [--write]
 
+A call that was stopped goes on where it was.
+
 Five small architectures from scratch on 150 synthetic images a class of the bundled text-to-image
 model, made by each trick, three seeds; tested on half of the final half of the handwritten digits
 (cut once by seed). Beside them the bundled CLIP's zero-shot, and two controls: the same networks on
@@ -10,6 +12,7 @@ is the modern one at one setting for all; nothing was chosen by these figures.
 """
 
 import argparse
+import json
 import multiprocessing
 import statistics
 from dataclasses import replace
@@ -118,6 +121,25 @@ def accuracy(job: tuple[Path, str, str, int, str, int]) -> tuple[str, str, int, 
     return network, source, seed, 100 * found.float().mean().item(), zero_shot
 
 
+def finished(
+    jobs: list[tuple[Path, str, str, int, str, int]], processes: int, path: Path
+) -> list[tuple[str, str, int, float, float]]:
+    """Return what all jobs gave; those that an earlier call finished are in its file."""
+    lines = map(json.loads, path.read_text().splitlines() if path.exists() else [])
+    wanted = {(*job[1:4], job[5]): job for job in jobs}
+    done = {tuple(line["job"]): tuple(line["result"]) for line in lines}
+    left = [job for key, job in wanted.items() if key not in done]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        for result in pool.imap_unordered(accuracy, left):
+            network, source, seed, value, text = result
+            key = (network, source, seed, jobs[0][5])
+            with path.open("a") as file:
+                file.write(json.dumps({"job": key, "result": result}) + "\n")
+            done[key] = result
+            print(f"{network} | {source} | {seed} | {value:.1f} (zero-shot {text:.1f})", flush=True)
+    return [done[key] for key in wanted]
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -140,11 +162,9 @@ def main() -> None:
     ]
     found: dict[tuple[str, str], list[float]] = {}
     zero_shot: dict[int, float] = {}
-    with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
-        for network, source, seed, value, text in pool.imap_unordered(accuracy, jobs):
-            found.setdefault((network, source), []).append(value)
-            zero_shot[seed] = text
-            print(f"{network} | {source} | {seed} | {value:.1f} (zero-shot {text:.1f})", flush=True)
+    for network, source, seed, value, text in finished(jobs, args.jobs, args.work / "found.jsonl"):
+        found.setdefault((network, source), []).append(value)
+        zero_shot[seed] = text
 
     def shown(values: list[float]) -> str:
         spread = statistics.stdev(values) if len(values) > 1 else 0.0

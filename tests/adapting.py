@@ -6,6 +6,7 @@ Started as a program by ``test_adapting.py``, see ``killing.py``. Writes ``found
 import contextlib
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -140,7 +141,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 def kill(model: Path, photos: Path, root: Path) -> dict:
-    """Kill in the midst of LoRA training, resume, and compare with a run that was left alone."""
+    """Kill LoRA training at three moments, resume, and compare with a run that was left alone."""
 
     def count() -> None:
         killer = Killer()
@@ -150,13 +151,27 @@ def kill(model: Path, photos: Path, root: Path) -> dict:
     assert forked(count) == 0
     steps = json.loads((root / "steps.json").read_text())
     want = lora_id(root / "whole" / "lora"), contents(root / "whole")
-    out, codes, heard = root / "killed", [], []
-    for killer in (Killer("adapt", "file", steps // 2), None):
-        child = started(lambda k=killer: make(model, photos, out, root / "c", k))
-        codes.append(ended(child)["code"])
-        heard.append(Heard(out.with_suffix(f".{child}")).lines("epoch"))
-    same = (lora_id(out / "lora"), contents(out)) == want
-    return {"codes": codes, "epochs": heard, "same": same, "images": len(want[1])}
+    killers = {
+        "writing": Killer("adapt", "file", steps // 2),
+        "learning": None,
+        "clearing": Killer("adapt", "file", steps - 2),  # the LoRA is there, and its state too
+    }
+    found = {}
+    for name, killer in killers.items():
+        out, codes, heard, left = root / name, [], [], []
+        for turn in (killer, None):
+            child = started(lambda k=turn: make(model, photos, out, root / "c", k))  # noqa: B023
+            told = Heard(out.with_suffix(f".{child}"))
+            if name == "learning" and not codes:
+                until(lambda: len(told.lines("epoch")) == 2)  # noqa: B023
+                time.sleep(0.02)  # into the next epoch
+                os.kill(child, signal.SIGKILL)
+            codes.append(ended(child)["code"])
+            heard.append(told.lines("epoch"))
+            left.append(sorted(p.name for p in (out / "lora").iterdir()))
+        same = (lora_id(out / "lora"), contents(out)) == want
+        found[name] = {"codes": codes, "epochs": heard, "same": same, "left": left}
+    return found | {"images": len(want[1])}
 
 
 def generations(model: Path, photos: Path, root: Path) -> dict:

@@ -33,8 +33,9 @@ def found(all_digits, tmp_path_factory):
     return json.loads((root / "found.json").read_text())
 
 
-def test_killed_in_training_it_goes_on_to_the_same_lora_and_images(found):
-    kill = found["kill"]
+@pytest.mark.parametrize("moment", ["writing", "learning"])
+def test_killed_in_training_it_goes_on_to_the_same_lora_and_images(found, moment):
+    kill = found["kill"][moment]
     assert kill["codes"] == [-signal.SIGKILL, 0]
     before, after = kill["epochs"]
     assert before and after, "it was killed in the midst of it"
@@ -42,7 +43,15 @@ def test_killed_in_training_it_goes_on_to_the_same_lora_and_images(found):
     # no epoch that was told as done is trained again; one may have ended without being told
     assert after == list(range(after[0], EPOCHS + 1))
     assert after[0] - before[-1] in {1, 2}
-    assert kill["same"] and kill["images"] == 6 + 6, "unadapted and adapted"
+    assert kill["same"] and found["kill"]["images"] == 6 + 6, "unadapted and adapted"
+
+
+def test_killed_after_training_nothing_is_left_behind(found):
+    kill = found["kill"]["clearing"]
+    assert kill["codes"] == [-signal.SIGKILL, 0] and kill["same"]
+    assert kill["epochs"] == [list(range(1, EPOCHS + 1)), []], "the LoRA was there already"
+    killed, resumed = kill["left"]
+    assert len(killed) > 1 and resumed == ["pytorch_lora_weights.safetensors"]
 
 
 def test_a_second_generation_into_the_folder_is_turned_away_at_once(found):

@@ -17,7 +17,7 @@ from nameonly.adapters import Adapter
 from nameonly.encoding import features_in_order
 from nameonly.ops.labelling import hard_candidates
 from nameonly.pseudo_labels import PseudoLabeller
-from nameonly.synthesis._adaptation import trained_for
+from nameonly.synthesis._adaptation import forget_training, trained_for
 from nameonly.synthesis._drawing import LOCK
 from nameonly.synthesis._locks import held
 from nameonly.synthesis._pipelines import fingerprint
@@ -89,7 +89,9 @@ def adapt_generator(
         raise ValueError(
             f"{folder} was trained on other images or with other settings; choose a new folder"
         )
-    if not there:
+    if there:
+        forget_training(folder)  # a run that was stopped at its very end leaves it behind
+    else:
         learner.adapt(
             captions.images,
             captions.labels,

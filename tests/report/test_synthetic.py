@@ -54,7 +54,7 @@ def test_every_class_shows_its_first_images_and_names_are_escaped(page):
 
 def test_figures_stand_in_the_table_and_dashes_where_there_is_none(page):
     cells = re.findall(r'<td class="number">([^<]*)</td>', page(Measured(WHOLE, {}, {}), ROWS))
-    assert cells == ["24", "100%", "0.65", "4.8", "10%", "4.51", "98%"]
+    assert cells == ["24", "100%", "0.65", "4.8", "10.4%", "4.51", "98%"]
     alone = page(Measured(ALONE, {}, {}), ROWS)
     assert re.findall(r'<td class="number">([^<]*)</td>', alone) == ["24", "100%", "0.65", "4.8"]
     assert "Coverage" not in alone
@@ -92,7 +92,7 @@ def test_before_and_after_stand_beside_each_other_trick_by_trick(page):
     names = re.findall(r'rowspan="2"><bdi>([^<]*)', section)
     assert names == ["all images", *tricks]
     coverage = re.findall(
-        r"<td>(as it is|adapted)</td>(?:<td[^>]*>[^<]*</td>){4}<td[^>]*>(\d+)%", section
+        r"<td>(as it is|adapted)</td>(?:<td[^>]*>[^<]*</td>){4}<td[^>]*>(\d+)\.", section
     )
     assert coverage == [
         ("as it is", "10"),

@@ -166,7 +166,7 @@ def _figures(worth: Worth) -> list[str]:
         spelt(worth.recognised, ".0%"),
         spelt(worth.distance, ".2f"),
         spelt(worth.vendi, ".1f"),
-        spelt(worth.coverage, ".0%"),
+        spelt(worth.coverage, ".1%"),
         spelt(worth.mmd, ".2f"),
         spelt(worth.told_apart, ".0%"),
     ]

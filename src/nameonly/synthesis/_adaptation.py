@@ -16,6 +16,8 @@ from nameonly.extras import import_extra
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 FILE = "pytorch_lora_weights.safetensors"
 MODEL, TRAINING = "nameonly.model", "nameonly.training"
+# beside a LoRA until it is trained: the state of its training, and the latents
+STATES, LATENTS, PARTIAL = "training-*.safetensors", "latents.safetensors", ".partial"
 
 
 def lora_file(path: Path) -> Path:
@@ -73,10 +75,18 @@ def trained_for(folder: Path) -> str:
 def epochs_behind(folder: Path) -> int:
     """Return how many epochs a training that was stopped has behind it, 0 where there is none."""
     behind = [0]
-    for path in folder.glob("training-*.safetensors"):
+    for path in folder.glob(STATES):
         with suppress(OSError, SafetensorError), safe_open(path, framework="pt") as found:
             behind.append(int((found.metadata() or {}).get("epoch", "0")))
     return max(behind)
+
+
+def forget_training(folder: Path) -> None:
+    """Remove what a finished training no longer needs."""
+    for path in (*folder.glob(STATES), folder / LATENTS):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # there is none, or a file of somebody lies in it
+        (folder / PARTIAL).rmdir()
 
 
 def load_lora(pipeline: Any, path: Path, fingerprint: str) -> None:
@@ -143,10 +153,9 @@ def save_lora(pipeline: Any, folder: Path, fingerprint: str, key: str) -> None:
     trained = import_extra("peft", "peft", "synth").get_peft_model_state_dict(pipeline.unet)
     diffusers = import_extra("diffusers", "diffusers", "synth")
     layers = diffusers.utils.convert_state_dict_to_diffusers(trained)
-    partial = folder / ".partial"
+    partial = folder / PARTIAL
     pipeline.save_lora_weights(partial, unet_lora_layers=layers)
     with opened(partial / FILE) as found:
         about = {**(found.metadata() or {}), MODEL: fingerprint, TRAINING: key}
     save_file(load_file(partial / FILE), partial / FILE, about)
     (partial / FILE).replace(folder / FILE)
-    partial.rmdir()

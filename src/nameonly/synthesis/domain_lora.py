@@ -24,7 +24,14 @@ from nameonly.backbones._devices import choose_device, choose_dtype
 from nameonly.loop import Schedule, minimise
 from nameonly.ops.chance import batch_generator
 from nameonly.ops.diffusion import noise_loss
-from nameonly.synthesis._adaptation import add_lora, epochs_behind, save_lora
+from nameonly.synthesis._adaptation import (
+    LATENTS,
+    STATES,
+    add_lora,
+    epochs_behind,
+    forget_training,
+    save_lora,
+)
 from nameonly.synthesis._latents import Latents, encode_latents
 from nameonly.synthesis._pipelines import PromptEncoder, fingerprint, load_pipeline
 from nameonly.types import ImageSet, LabelSpace, PseudoLabels
@@ -103,14 +110,14 @@ class DomainLora:
         chosen = images.subset(rows)
         labels = pseudo_labels.labels[rows]
         parameters = add_lora(pipeline, self.rank, self.seed)
-        mark, kept = fingerprint(model), folder / "latents.safetensors"
+        mark, kept = fingerprint(model), folder / LATENTS
         latents = encode_latents(chosen, pipeline, mark, self.flip, kept)
         captions = [self.template.replace("{}", name) for name in label_space.class_names]
         states = PromptEncoder(pipeline)(captions, guided=False)["prompt_embeds"]
         # whatever the training depends on, so that another one never goes on from its state
         facts = [self, mark, str(pipeline.vae.dtype), chosen.ids, labels.tolist(), captions]
         digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
-        state = folder / f"training-{digest}.safetensors"
+        state = folder / STATES.replace("*", digest)
 
         minimise(
             partial(self._loss, pipeline, latents, states, labels),
@@ -122,8 +129,7 @@ class DomainLora:
             on_epoch=on_epoch,
         )
         save_lora(pipeline, folder, mark, key)
-        for path in (state, kept):
-            path.unlink(missing_ok=True)
+        forget_training(folder)
         return folder
 
     def seconds(self, n: int, model: Path, folder: Path) -> float:
