@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nameonly import methods
+from nameonly.adapters._mixed import MixedScorer
 from nameonly.backbones import Backbone
 from nameonly.backbones._network import NetworkBackbone, NetworkScorer, load_network
 from nameonly.backbones._onnx_network import open_onnx
@@ -53,7 +54,7 @@ class Classifier:
 
     Attributes:
         backbone: Makes features of images.
-        scorer: A text classifier or a fitted adapter.
+        scorer: A text classifier, a fitted adapter, or both mixed.
         decision: Turns logits into labels.
         label_space: The classes, in the order of the columns.
         fingerprint: Of the weights that the scorer was fitted to; empty where there are none.
@@ -220,6 +221,8 @@ def scorer_name(scorer: Scorer) -> str:
     """Return the method that a scorer belongs to; "text" for the zero-shot classifier."""
     if isinstance(scorer, NetworkScorer):
         return "network"
+    if isinstance(scorer, MixedScorer):
+        return f"{scorer_name(scorer.first)} and {scorer_name(scorer.second)}"
     return "text" if isinstance(scorer, TextClassifier) else methods.name_of(scorer)
 
 
@@ -233,6 +236,11 @@ def _scorer_state(scorer: Scorer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     if isinstance(scorer, NetworkScorer):
         return {"method": "network"}, {}
+    if isinstance(scorer, MixedScorer):
+        parts = [_scorer_state(part) for part in (scorer.first, scorer.second)]
+        named = {f"{i}.{k}": v for i, (_, found) in enumerate(parts) for k, v in found.items()}
+        states = [found for found, _ in parts]
+        return {"method": "mixed", "weight": scorer.weight, "parts": states}, named
     if isinstance(scorer, TextClassifier):
         return {"method": "text", "logit_scale": scorer.logit_scale}, {
             "weights": scorer.weights.contiguous()
@@ -263,6 +271,12 @@ def _load_scorer(
     names = label_space.class_names
     if state["method"] == "network":
         return NetworkScorer(names)
+    if state["method"] == "mixed":
+        first, second = (
+            _load_scorer(part, _within(tensors, f"{i}."), label_space)
+            for i, part in enumerate(state["parts"])
+        )
+        return MixedScorer(first, second, float(state["weight"]))
     if state["method"] == "text":
         return TextClassifier(tensors["weights"], state["logit_scale"], names)
     scorer: Scorer = methods.create("adapters", state["method"], **state["fields"])
@@ -276,13 +290,18 @@ def _load_scorer(
     return scorer
 
 
+def _within(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
 def _saved_fields(scorer: Any) -> list[str]:
     return [f.name for f in fields(scorer) if not f.init and f.metadata.get("saved", True)]
 
 
 def _try_out(scorer: Scorer, label_space: LabelSpace) -> None:
     """Score one made-up row, so that arrays which do not fit each other show at once."""
-    text = scorer if isinstance(scorer, TextClassifier) else getattr(scorer, "text_", None)
+    first = scorer.first if isinstance(scorer, MixedScorer) else scorer
+    text = first if isinstance(first, TextClassifier) else getattr(first, "text_", None)
     if text is not None:
         probe = Features(torch.zeros(1, text.weights.shape[1]), ("probe",), "")
         shape = tuple(scorer.predict_logits(probe).shape)

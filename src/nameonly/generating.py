@@ -14,6 +14,7 @@ from typing import Any
 
 from nameonly import methods
 from nameonly.adapters import Adapter
+from nameonly.adapters._mixed import MixedScorer
 from nameonly.encoding import features_in_order
 from nameonly.ops.labelling import hard_candidates
 from nameonly.pseudo_labels import PseudoLabeller
@@ -27,7 +28,7 @@ from nameonly.synthesis.prompt_tricks import PromptTricks
 from nameonly.synthesis.support_set import SupportSet
 from nameonly.synthesis.text_to_image import TextToImage
 from nameonly.synthetic import ImageRequest
-from nameonly.task import Support, Task
+from nameonly.task import Adapted, Support, Task
 from nameonly.types import ImageSet, LabelSpace, PseudoLabels, TextClassifier
 
 # trying a few steps out would take a good part of the time that fewer steps on an image take
@@ -264,6 +265,30 @@ def enriched(task: Task, support: Support, adapter: Adapter) -> Task:
         auxiliary_weight=support.settings.auxiliary_weight,
         support=support,
     )
+
+
+def fused(adapted: Adapted, task: Task, adapter: Adapter) -> Adapted:
+    """Return what was learnt, mixed with a classifier of the task's synthetic images.
+
+    Args:
+        adapted: Its scorer reads the features of its backbone, or of the task's.
+        task: Has the synthetic images.
+        adapter: Classifies by them; it stays as it is.
+
+    Raises:
+        ValueError: If the task has no synthetic images.
+    """
+    support = task.support
+    if support is None:
+        raise ValueError("there are no synthetic images to mix a classifier of in")
+    real = task.features
+    if adapted.backbone is not None:
+        encode = partial(features_in_order, backbone=adapted.backbone, cache=_cache(task))
+        support = replace(support, features=encode(support.images))
+        real = encode(_images(task))
+    fitted = fit_to_support(adapter, support, task.text)
+    scorer = MixedScorer(adapted.scorer, fitted, support.settings.auxiliary_weight)
+    return replace(adapted, scorer=scorer, logits=scorer.predict_logits(real))
 
 
 def _images(task: Task) -> ImageSet:

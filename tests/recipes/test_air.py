@@ -9,7 +9,10 @@ import torch
 from diffusion_models import generator
 
 from nameonly import cli, generating
-from nameonly.generating import adapted_to_task, enriched, made_support
+from nameonly.classifier import Classifier, load, scorer_name
+from nameonly.decisions.argmax import Argmax
+from nameonly.generating import adapted_to_task, enriched, fused, made_support
+from nameonly.images import load as load_image
 from nameonly.learning import with_support
 from nameonly.loop import Schedule
 from nameonly.prompt_learning.visual_context import VisualContext
@@ -17,6 +20,7 @@ from nameonly.recipes.air import Air
 from nameonly.synthesis._adaptation import lora_id
 from nameonly.synthesis.domain_lora import DomainLora
 from nameonly.synthesis.support_set import SupportSet
+from nameonly.task import Adapted
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +150,40 @@ def test_tokens_in_the_image_tower_learn_from_both_kinds(recipe, task):
     assert not torch.equal(adapted.logits, unheard.fit(small).logits)
 
 
+def test_both_classifiers_may_score_new_images_too(recipe, task, tmp_path):
+    settings = replace(recipe.support_set, at_test=True, auxiliary_weight=0.5)
+    plain = replace(recipe, support_set=replace(settings, at_test=False)).fit(task)
+    adapted = replace(recipe, support_set=settings).fit(task)
+    _, richer = enrich(replace(recipe, support_set=settings), task)
+    p = plain.scorer.predict_logits(task.features).softmax(dim=1)
+    want = (p + 0.5 * richer.auxiliary) / 1.5
+    torch.testing.assert_close(adapted.logits.softmax(dim=1), want)
+    new = task.features.subset(torch.arange(7))
+    torch.testing.assert_close(adapted.scorer.predict_logits(new).exp(), want[:7])
+    made = Classifier(task.backbone, adapted.scorer, Argmax(), task.label_space)
+    made.save(tmp_path / "saved")
+    loaded = load(tmp_path / "saved")
+    assert torch.equal(loaded.scorer.predict_logits(new), adapted.scorer.predict_logits(new))
+    assert scorer_name(loaded.scorer) == "text and synthetic_prototypes"
+
+
+def test_with_a_prompted_image_tower_both_read_its_features(recipe, task, tmp_path):
+    rows = torch.arange(20)
+    few = task.images.subset(rows.tolist())
+    small = replace(task, features=task.features.subset(rows), images=few)
+    learner = VisualContext(n_context=2, targets="candidates", schedule=Schedule(1, 16, 0.1))
+    settings = replace(recipe.support_set, at_test=True)
+    adapted = replace(recipe, prompt_learning=learner, support_set=settings).fit(small)
+    pictures = [load_image(few, row) for row in range(20)]
+    made = Classifier(adapted.backbone, adapted.scorer, Argmax(), task.label_space)
+    made.save(tmp_path / "saved")
+    probs = load(tmp_path / "saved", device="cpu", dtype="float32").predict_proba(pictures)
+    torch.testing.assert_close(probs, adapted.logits.softmax(dim=1), atol=1e-4, rtol=1e-3)
+
+
 def test_what_it_needs_is_told(recipe, task):
+    with pytest.raises(ValueError, match="no synthetic images to mix"):
+        fused(Adapted(task.text), task, recipe.adapters)
     with pytest.raises(ValueError, match="adapted to images, and there are features only"):
         recipe.fit(replace(task, images=None))
     with pytest.raises(ValueError, match="kept in a cache folder"):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from nameonly.adapters import Adapter
 from nameonly.adapters.synthetic_prototypes import SyntheticPrototypes
 from nameonly.decisions import Decision
-from nameonly.generating import adapted_to_task, enriched, made_support
+from nameonly.generating import adapted_to_task, enriched, fused, made_support
 from nameonly.prompt_learning import PromptLearner
 from nameonly.prompts import Prompts
 from nameonly.pseudo_labels import PseudoLabeller
@@ -62,4 +62,5 @@ class Air:
         made = adapted_to_task(task, self.text_to_image, self.domain_lora, self.captions, wanted)
         support = made_support(task, self.prompt_tricks, made, self.support_set)
         task = enriched(task, support, self.adapters)
-        return self.relabelling.run(task, self.pseudo_labels, self.prompt_learning)
+        adapted = self.relabelling.run(task, self.pseudo_labels, self.prompt_learning)
+        return fused(adapted, task, self.adapters) if self.support_set.at_test else adapted

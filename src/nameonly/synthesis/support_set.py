@@ -28,12 +28,14 @@ class SupportSet:
             of the scorer, where the two are mixed before images are labelled.
         loss_weight: beta, the weight of their mean loss against that of the real images.
         alone: Learn from them alone; real images are labelled, but not learnt from.
+        at_test: Also mix their classifier in, by ``auxiliary_weight``, when new images are scored.
     """
 
     images_per_class: int = 120
     auxiliary_weight: float = 1.0
     loss_weight: float = 0.5
     alone: bool = False
+    at_test: bool = False
 
     def __post_init__(self) -> None:
         if self.images_per_class < 1:
