@@ -27,6 +27,11 @@ from nameonly.types import ImageSet, LabelSpace, class_key
 
 TABLE = "synthetic.parquet"
 DESCRIPTION = 0x010E  # EXIF's ImageDescription
+# lossless at the least effort: a tenth larger, and twenty times as fast as what Pillow does unasked
+FASTEST: dict[str, dict[str, Any]] = {
+    ".webp": {"lossless": True, "method": 0},
+    ".png": {"compress_level": 1},
+}
 # names that a file cannot have on Windows
 RESERVED = re.compile(r"con|prn|aux|nul|(com|lpt)\d")
 ImageFormat = Literal["webp", "png"]
@@ -82,7 +87,7 @@ def write_image(pixels: UInt8[np.ndarray, "h w 3"], path: Path, facts: Mapping[s
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        image.save(partial, path.suffix.lstrip(".").upper(), lossless=True, exif=exif)
+        image.save(partial, path.suffix.lstrip(".").upper(), exif=exif, **FASTEST[path.suffix])
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from nameonly.synthetic import (
 NEXT_DRAW = 1_000_003
 # a picture that is of one colour, or nearly, shows nothing
 BLANK = 2 / 255
+# files that are compressed and written at once
+WRITERS = 4
 # held by whoever writes a folder
 LOCK = ".lock"
 # how the model was named says nothing of what it is: its revision does
@@ -135,6 +138,7 @@ class Drawing:
             again = [replace(batch[i], seed=batch[i].seed + turn * NEXT_DRAW) for i in drawn]
             values, refused = self.draw(again)
             self._check_finite(values)
+            ready = []
             for picture, unsafe, i in zip(values, refused, drawn, strict=True):
                 if i not in left:
                     continue
@@ -143,8 +147,10 @@ class Drawing:
                 if not unsafe and np.ptp(picture, axis=(0, 1)).max() >= BLANK:
                     rows[i] |= {"made": True, "kept": True, "reason": ""}
                     pixels = np.rint(picture * 255).astype(np.uint8)
-                    write_image(pixels, folder / rows[i]["path"], rows[i])
+                    ready.append((pixels, folder / rows[i]["path"], rows[i]))
                     left.remove(i)
+            with ThreadPoolExecutor(WRITERS) as pool:
+                list(pool.map(lambda file: write_image(*file), ready))
             drawn = list(left)
             if not drawn:
                 break
