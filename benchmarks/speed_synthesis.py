@@ -4,7 +4,7 @@ uv run python benchmarks/speed_synthesis.py [--device cuda] [--parts PART ...] [
 
 generation: the bundled model; ours (``TextToImage.generate``, from no known text on) against
 ``pipeline(prompts)`` with the same weights, batches, steps and generators, its images saved as the
-same lossless webp without their facts. lora: a step of ``DomainLora``, from kept latents and texts,
+same lossless webp without their facts, one by one. lora: a step of ``DomainLora``, from kept latents and texts,
 against diffusers' example scheme (train_text_to_image_lora.py), which encodes images and captions
 in every step; reading and resizing images, which the example does in every epoch and ours once,
 is left out of both. sd15-generation and sd15-lora: the same on Stable Diffusion 1.5's shape with
@@ -42,7 +42,7 @@ from nameonly.synthesis._latents import Latents
 from nameonly.synthesis._pipelines import PromptEncoder, load_pipeline
 from nameonly.synthesis.prompt_tricks import PromptTricks
 from nameonly.synthesis.text_to_image import TextToImage
-from nameonly.synthetic import ImageRequest, read_table
+from nameonly.synthetic import FASTEST, ImageRequest, read_table
 from nameonly.tiny import DIFFUSION
 from nameonly.tiny.diffusion_files import build_scheduler, load_text_tower
 from nameonly.tiny.digits import CLASS_NAMES
@@ -119,7 +119,7 @@ def generation(
     def save(images: Sequence[Image.Image], folder: Path) -> None:
         folder.mkdir()
         for i, image in enumerate(images):
-            image.save(folder / f"{i}.webp", lossless=True)
+            image.save(folder / f"{i}.webp", **FASTEST[".webp"])
 
     with TemporaryDirectory() as base:
 

@@ -20,7 +20,7 @@ from nameonly.synthesis._adaptation import lora_id
 from nameonly.synthesis.domain_lora import DomainLora
 from nameonly.synthesis.filter import Filter
 from nameonly.synthesis.prompt_tricks import PromptTricks
-from nameonly.synthetic import read_synthetic, read_table
+from nameonly.synthetic import read_synthetic, read_table, write_table
 
 LORA = "lora/pytorch_lora_weights.safetensors"
 
@@ -120,6 +120,32 @@ def test_nothing_is_drawn_unadapted_where_nobody_asks(parts, photos, tmp_path):
     assert "Before and after" not in (tmp_path / "out" / "report.html").read_text()
     with pytest.raises(ValueError, match="unadapted must be at least 0, got -1"):
         wanted(tmp_path, unadapted=-1)
+
+
+def test_a_class_that_is_not_there_unadapted_costs_no_page(parts, photos, tmp_path):
+    out = tmp_path / "out"
+    asked = wanted(tmp_path, adapt_to=photos, backbone=backbone(), unadapted=1)
+    generate(asked, parts, out)
+    rows = read_table(out / "unadapted")
+    rows[2] |= {"made": False, "kept": False, "draws": parts.text_to_image.draws, "reason": "blank"}
+    write_table(rows, out / "unadapted")
+    generate(asked, parts, out)
+    worth = json.loads((out / "worth.json").read_text())
+    assert worth["before"]["all"]["n"] == worth["after"]["all"]["n"] == 2
+    assert set(worth["before"]["classes"]) == {"zero", "one"} and worth["all"]["n"] == 9
+
+
+def test_a_lora_is_not_silently_replaced(parts, photos, tmp_path):
+    asked = wanted(tmp_path, adapt_to=photos, backbone=backbone())
+    generate(asked, parts, tmp_path / "out")
+    has = replace(
+        parts, text_to_image=replace(parts.text_to_image, lora=str(tmp_path / "out/lora"))
+    )
+    for call in (generate, generation.look):
+        with pytest.raises(ValueError, match="adapting the model trains a LoRA in its place"):
+            call(asked, has, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    assert len(generate(wanted(tmp_path), has, tmp_path / "other")) == 9
 
 
 def test_the_lora_is_trained_once_for_the_same_images(parts, photos, tmp_path):

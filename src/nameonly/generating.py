@@ -16,6 +16,7 @@ from nameonly import methods
 from nameonly.adapters import Adapter
 from nameonly.adapters._mixed import MixedScorer
 from nameonly.encoding import features_in_order
+from nameonly.learning import encoded_anew
 from nameonly.ops.labelling import hard_candidates
 from nameonly.pseudo_labels import PseudoLabeller
 from nameonly.synthesis._adaptation import forget_training, trained_for
@@ -64,6 +65,19 @@ def adaptation_key(generator: TextToImage, learner: DomainLora, captions: Captio
     names = captions.label_space.class_names
     model = fingerprint(generator.folder)
     return digest_of([methods.settings_of(learner), model, names, pairs])
+
+
+def check_adaptable(generator: TextToImage) -> None:
+    """Refuse a generator with a LoRA, whose place the adaptation's own would take.
+
+    Raises:
+        ValueError: If it has one.
+    """
+    if generator.lora:
+        raise ValueError(
+            f"text_to_image.lora names {generator.lora}, and adapting the model trains a LoRA in "
+            "its place; leave one of the two out"
+        )
 
 
 def adapt_generator(
@@ -205,10 +219,11 @@ def adapted_to_task(
         requests: What will be drawn then; a person is told how long both take.
 
     Raises:
-        ValueError: If the task has no images or no cache.
+        ValueError: If the task has no images or no cache, or the generator has a LoRA already.
     """
     if learner.schedule.epochs == 0:
         return generator
+    check_adaptable(generator)
     images, cache = _images(task), _cache(task)
     labels = labeller.label(task.features, task.start_logits(), task.label_space, task.given)
     captions = Captions(images, labels, task.label_space)
@@ -283,9 +298,11 @@ def fused(adapted: Adapted, task: Task, adapter: Adapter) -> Adapted:
         raise ValueError("there are no synthetic images to mix a classifier of in")
     real = task.features
     if adapted.backbone is not None:
-        encode = partial(features_in_order, backbone=adapted.backbone, cache=_cache(task))
-        support = replace(support, features=encode(support.images))
-        real = encode(_images(task))
+        made = encoded_anew(support.images, adapted.backbone)
+        support, real = (
+            replace(support, features=made),
+            encoded_anew(_images(task), adapted.backbone),
+        )
     fitted = fit_to_support(adapter, support, task.text)
     scorer = MixedScorer(adapted.scorer, fitted, support.settings.auxiliary_weight)
     return replace(adapted, scorer=scorer, logits=scorer.predict_logits(real))

@@ -12,7 +12,14 @@ from PIL import Image
 from nameonly import methods
 from nameonly.backbones import Backbone
 from nameonly.encoding import build_text_classifier, features_in_order
-from nameonly.generating import Adaptation, Captions, adapt_generator, effort, foretell
+from nameonly.generating import (
+    Adaptation,
+    Captions,
+    adapt_generator,
+    check_adaptable,
+    effort,
+    foretell,
+)
 from nameonly.images import open_images
 from nameonly.journal import Journal
 from nameonly.label_tables.reading import read_labels
@@ -152,6 +159,8 @@ def generate(
     """
     journal = journal or Journal()
     check_place(out)
+    if wanted.adapt_to is not None:
+        check_adaptable(parts.text_to_image)
     requests = parts.prompt_tricks.requests(wanted.label_space, wanted.images_per_class)
     with journal.stage("load"):
         _ = parts.text_to_image.folder
@@ -264,6 +273,8 @@ def look(wanted: Wanted, parts: Generation, out: Path) -> dict[str, Any]:
         ValueError: If there is no image to adapt to, or the folder holds other things.
     """
     check_place(out)
+    if wanted.adapt_to is not None:
+        check_adaptable(parts.text_to_image)
     requests = parts.prompt_tricks.requests(wanted.label_space, wanted.images_per_class)
     tricks: dict[str, list[str]] = {}
     for request in requests:
@@ -313,6 +324,7 @@ def _report(wanted: Wanted, made: SyntheticImages, real: Features | None, out: P
         worth = asdict(measured)
         if real is not None and wanted.unadapted:
             before_after = _before_and_after(wanted, real, out)
+        if before_after is not None:
             worth |= {"before": asdict(before_after.before), "after": asdict(before_after.after)}
         written = json.dumps(worth, indent=1) + "\n"
         (out / "worth.json").write_text(written, encoding="utf-8")
@@ -330,14 +342,16 @@ def _measured(wanted: Wanted, made: SyntheticImages, real: Features | None) -> M
     assert wanted.backbone is not None
     features = features_in_order(made.images, wanted.backbone, wanted.cache)
     tricks = [str(row["trick"]) for row in made.rows]
-    return measure(features, made.labels(wanted.label_space), wanted.text, real, tricks)
+    return measure(features, made.class_rows(wanted.label_space), wanted.text, real, tricks)
 
 
-def _before_and_after(wanted: Wanted, real: Features, out: Path) -> BeforeAfter:
+def _before_and_after(wanted: Wanted, real: Features, out: Path) -> BeforeAfter | None:
     """Measure the same requests without and with the LoRA, whatever a filter says of them."""
     folders = (out / UNADAPTED, out)
     made = [read_synthetic(folder, with_dropped=True)[0] for folder in folders]
     both = set(made[0].images.sources) & set(made[1].images.sources)
+    if not both:
+        return None
     before, after = (_measured(wanted, images.only(both), real) for images in made)
     rows = [row for row in made[0].rows if row["path"] in both]
     return BeforeAfter(before, after, rows, UNADAPTED)

@@ -41,28 +41,29 @@ def learn(task: Task, learner: Learner, labels: PseudoLabels, part: str = "promp
     features, images, shown = with_support(task, labels)
     checkpoint = task.checkpoints and task.checkpoints / f"{part}.safetensors"
     hear = _progress(task, fresh)
+    taught = None if task.support is not None and task.support.settings.alone else labels
     if not isinstance(fresh, PromptLearner):
         if images is None or task.images is None:
             raise ValueError("a network is trained on the images themselves, not on features")
         names = task.label_space.class_names
         fresh.fit(images, shown, names, checkpoint=checkpoint, on_epoch=hear)
-        logits = fresh.scorer_.predict_logits(_encoded_anew(task.images, fresh.backbone_))
-        return Adapted(fresh.scorer_, labels, logits, fresh.backbone_)
+        logits = fresh.scorer_.predict_logits(encoded_anew(task.images, fresh.backbone_))
+        return Adapted(fresh.scorer_, taught, logits, fresh.backbone_)
     backbone = _backbone(task)
     if fresh.reads == "features":
         fresh.fit(features, task.text, shown, backbone, checkpoint=checkpoint, on_epoch=hear)
-        return Adapted(fresh.text_, labels)
+        return Adapted(fresh.text_, taught)
     if images is None or task.images is None:
         raise ValueError(
             "learned tokens in the image tower need the images themselves, not their features; "
             "choose prompt_learning=text_context or a recipe with adapters"
         )
     fresh.fit(images, task.text, shown, backbone, checkpoint=checkpoint, on_epoch=hear)
-    logits = fresh.text_.predict_logits(_encoded_anew(task.images, fresh.backbone_))
-    return Adapted(fresh.text_, labels, logits, fresh.backbone_)
+    logits = fresh.text_.predict_logits(encoded_anew(task.images, fresh.backbone_))
+    return Adapted(fresh.text_, taught, logits, fresh.backbone_)
 
 
-def _encoded_anew(images: ImageSet, backbone: Backbone) -> Features:
+def encoded_anew(images: ImageSet, backbone: Backbone) -> Features:
     """Return features of a backbone that was made just now, and that no store knows."""
     with TemporaryDirectory() as folder:
         return features_in_order(images, backbone, Path(folder))

@@ -94,11 +94,17 @@ def write_image(pixels: UInt8[np.ndarray, "h w 3"], path: Path, facts: Mapping[s
         raise
 
 
-def read_facts(path: Path) -> dict[str, Any] | None:
-    """Return the facts inside an image, None where it is absent, damaged or carries none."""
+def read_facts(path: Path, *, whole: bool = True) -> dict[str, Any] | None:
+    """Return the facts inside an image, None where it is absent, damaged or carries none.
+
+    Args:
+        path: Of the image.
+        whole: Also decode it, so that damaged pixels are seen too.
+    """
     try:
         with Image.open(path) as image:
-            image.load()
+            if whole:
+                image.load()
             facts = json.loads(image.getexif()[DESCRIPTION])
     except (OSError, UnidentifiedImageError, KeyError, ValueError, SyntaxError):
         return None
@@ -187,11 +193,11 @@ class SyntheticImages:
             rows=tuple(self.rows[i] for i in chosen),
         )
 
-    def labels(self, label_space: LabelSpace) -> Int[Tensor, " n"]:
-        """Return the class index of every image.
+    def class_rows(self, label_space: LabelSpace) -> Int[Tensor, " n"]:
+        """Return the class index of every image; some classes may have none.
 
         Raises:
-            ValueError: If an image is of another class, or a class has no image.
+            ValueError: If an image is of another class.
         """
         index = {class_key(name): i for i, name in enumerate(label_space.class_names)}
         foreign = sorted({name for name in self.class_names if class_key(name) not in index})
@@ -200,7 +206,15 @@ class SyntheticImages:
                 f"the synthetic images are of classes {foreign}, which are none of "
                 f"{list(label_space.class_names)}"
             )
-        labels = torch.tensor([index[class_key(name)] for name in self.class_names])
+        return torch.tensor([index[class_key(name)] for name in self.class_names])
+
+    def labels(self, label_space: LabelSpace) -> Int[Tensor, " n"]:
+        """Return the class index of every image.
+
+        Raises:
+            ValueError: If an image is of another class, or a class has no image.
+        """
+        labels = self.class_rows(label_space)
         counts = torch.bincount(labels, minlength=len(label_space))
         empty = [label_space.class_names[i] for i in (counts == 0).nonzero()[:, 0].tolist()]
         if empty:

@@ -30,6 +30,17 @@ def test_the_mean_divergence_in_closed_form_is_that_of_all_pairs(toy):
     torch.testing.assert_close(*centre, atol=1e-5, rtol=1e-4)
 
 
+def test_a_class_without_an_image_is_its_text(toy):
+    features, text, labels = support(toy)
+    shares = labels.targets / labels.targets.sum(dim=0)
+    shares[:, 2] = 0
+    means = mean_log_signatures(features.values, shares, text.weights, 0.5)
+    own = (text.weights[2] @ text.weights.T / 0.5).log_softmax(dim=0)
+    torch.testing.assert_close(means[2], own)
+    best = signature_votes(features.values, means, text.weights, 0.5).argmax(dim=1)
+    assert (best == 2).float().mean() < 0.6, "it is not the best of all by having no image"
+
+
 def spread(values):
     return (values - values.mean(dim=1, keepdim=True)).square().mean().sqrt()
 

@@ -10,7 +10,9 @@ from PIL.ImageOps import fit
 
 from nameonly.backbones._network import NetworkBackbone, build_network
 from nameonly.classifier import load
-from nameonly.export.onnx import compare_with_torch, export_onnx, quantise_onnx
+from nameonly.export.onnx import compare_with_torch, export_onnx, quantise_onnx, some_images
+from nameonly.images import load as load_image
+from nameonly.images import open_images
 from nameonly.jobs import predict
 from nameonly.sources.decoding import upright_rgb
 from nameonly.tiny.digits import CLASS_NAMES
@@ -84,6 +86,17 @@ def test_int8_is_smaller_and_close(exported, pictures, tmp_path):
     assert load(small).backbone.size == SIZE
     with pytest.raises(ValueError, match="needs images"):
         quantise_onnx(exported, small, [])
+
+
+@pytest.mark.parametrize("n", [5, 256, 300, 511])
+def test_compared_images_are_spread_over_all(all_digits, n):
+    images, _ = open_images(str(all_digits[0]))
+    rows = list(range(n))
+    shown = some_images(images, rows)
+    assert len(shown) == min(n, 256)
+    first, last = (np.asarray(load_image(images, row)) for row in (rows[0], rows[-1]))
+    assert np.array_equal(np.asarray(shown[0]), first)
+    assert np.array_equal(np.asarray(shown[-1]), last)
 
 
 def test_files_that_are_none_of_ours_are_refused(exported, tmp_path):

@@ -181,6 +181,12 @@ def test_with_a_prompted_image_tower_both_read_its_features(recipe, task, tmp_pa
     torch.testing.assert_close(probs, adapted.logits.softmax(dim=1), atol=1e-4, rtol=1e-3)
 
 
+def test_a_lora_is_not_silently_replaced(recipe, task):
+    has = replace(recipe, text_to_image=replace(recipe.text_to_image, lora="some/lora"))
+    with pytest.raises(ValueError, match="leave one of the two out"):
+        has.fit(task)
+
+
 def test_what_it_needs_is_told(recipe, task):
     with pytest.raises(ValueError, match="no synthetic images to mix"):
         fused(Adapted(task.text), task, recipe.adapters)

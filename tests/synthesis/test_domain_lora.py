@@ -4,7 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import (
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+)
 from diffusion_models import CLASSES, bare, changed, generator, new_model, new_sdxl, requests
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -227,6 +232,36 @@ def test_every_setting_is_heeded(model, pictures, tmp_path, fields):
     short.adapt(*pictures, CLASSES, model, tmp_path / "one")
     replace(short, **fields).adapt(*pictures, CLASSES, model, tmp_path / "two")
     assert lora_id(tmp_path / "one") != lora_id(tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    "sampler", [DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler]
+)
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_the_noise_is_that_of_pretraining_whatever_sampler_the_model_names(
+    model, pictures, tmp_path, sampler, kind
+):
+    """A sampler's own add_noise may be on another scale, or have its levels in another order."""
+
+    def named(new):
+        def change(pipeline):
+            config = {**pipeline.scheduler.config, "prediction_type": kind}
+            pipeline.scheduler = new.from_config(config)
+
+        return change
+
+    losses = {}
+    for name, new in (("ddpm", DDPMScheduler), ("sampler", sampler)):
+        folder, heard = changed(model, tmp_path / name, named(new)), losses.setdefault(name, [])
+        learner().adapt(
+            *pictures,
+            CLASSES,
+            folder,
+            tmp_path / f"{name}-lora",
+            on_epoch=lambda _, x: heard.append(x),  # noqa: B023
+        )
+    assert losses["ddpm"] == losses["sampler"] != []
+    assert lora_id(tmp_path / "ddpm-lora") == lora_id(tmp_path / "sampler-lora")
 
 
 def test_captions_are_the_pseudo_labels(model, pictures, tmp_path):

@@ -19,7 +19,7 @@ from transformers import CLIPConfig, CLIPImageProcessor
 
 from nameonly.synthesis._pipelines import SCHEDULERS
 from nameonly.synthesis.text_to_image import TextToImage
-from nameonly.synthetic import read_facts, read_synthetic
+from nameonly.synthetic import read_facts, read_synthetic, read_table
 
 
 def plainly(pipeline, wanted, **more):
@@ -241,15 +241,19 @@ def with_checker(model, folder, threshold):
     return folder
 
 
-def test_what_the_safety_checker_refuses_is_drawn_again(model, tmp_path):
-    wanted = requests(6)
-    # the threshold is put where about half of the images are refused
+@pytest.fixture(scope="module")
+def refusing(model, tmp_path_factory):
+    """A model whose checker refuses about half of the images of ``requests(6)``, and which."""
     for threshold in (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95):
-        folder = with_checker(model, tmp_path / f"model-{threshold}", threshold)
-        refused = generator(folder).draw(wanted)[1]
-        if 0 < sum(refused) < len(wanted):
-            break
-    assert 0 < sum(refused) < len(wanted)
+        folder = with_checker(model, tmp_path_factory.mktemp("refusing") / "model", threshold)
+        refused = generator(folder).draw(requests(6))[1]
+        if 0 < sum(refused) < len(refused):
+            return folder, refused
+    raise AssertionError("no threshold parts the images")
+
+
+def test_what_the_safety_checker_refuses_is_drawn_again(refusing, tmp_path):
+    wanted, (folder, refused) = requests(6), refusing
     generator(folder, draws=1).generate(wanted, tmp_path / "once")
     once = pq.read_table(tmp_path / "once" / "synthetic.parquet").to_pylist()
     assert [row["kept"] for row in once] == [not r for r in refused]
@@ -260,6 +264,38 @@ def test_what_the_safety_checker_refuses_is_drawn_again(model, tmp_path):
         assert row["draws"] == row["unsafe_draws"] + row["kept"]
         assert (row["unsafe_draws"] > 0) == was_refused
     assert sum(row["kept"] for row in often) > sum(row["kept"] for row in once)
+
+
+def test_what_was_given_up_is_not_drawn_again(refusing, tmp_path):
+    wanted, out, folder = requests(6), tmp_path / "out", refusing[0]
+    generator(folder, draws=1).generate(wanted, out)
+    rows = read_table(out)
+    assert 0 < sum(row["kept"] for row in rows) < len(rows)
+    drawn = []
+
+    class Watched(TextToImage):
+        def draw(self, requests, **more):
+            drawn.append(len(requests))
+            return super().draw(requests, **more)
+
+    settings = {"model": str(folder), "steps": 3, "dtype": "float32"}
+    again = Watched(**settings, draws=1)
+    assert again.seconds(wanted, out) == 0
+    again.generate(wanted, out)
+    assert not drawn and "pipeline" not in vars(again), "nothing was drawn, so nothing was loaded"
+    assert read_table(out) == rows
+    Watched(**settings, draws=2).generate(wanted, out)
+    assert drawn, "more draws are worth another try"
+
+
+def test_a_damaged_image_of_a_finished_folder_is_made_again(model, tmp_path):
+    wanted, out = requests(2), tmp_path / "out"
+    generator(model).generate(wanted, out)
+    path = out / wanted[0].path("webp")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    generator(model).generate(wanted, out)
+    assert path.read_bytes() == whole
 
 
 def test_where_all_are_refused_nothing_is_left(model, tmp_path):

@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from diffusers import PixArtAlphaPipeline, StableDiffusionPipeline
 from diffusion_models import CLASSES, generator, requests
 
 from nameonly.images import open_images
 from nameonly.loop import Schedule
 from nameonly.synthesis import _timing, domain_lora
 from nameonly.synthesis._adaptation import epochs_behind, lora_id
+from nameonly.synthesis._pipelines import tells_steps
 from nameonly.synthesis._timing import in_words, seconds_to_draw
 from nameonly.synthesis.domain_lora import DomainLora
 from nameonly.types import PseudoLabels
@@ -72,6 +74,20 @@ def test_steps_guidance_and_decoding_are_counted(monkeypatch):
             len(b) * (0.05 + 0.02 * steps * (2 if b[0].guidance_scale > 1 else 1)) for b in batches
         )
         assert seconds_to_draw(batches, steps, draw, "webp") == pytest.approx(want)
+
+
+def test_a_pipeline_that_tells_of_no_step_is_timed_whole(monkeypatch):
+    assert tells_steps(StableDiffusionPipeline.__new__(StableDiffusionPipeline))
+    assert not tells_steps(PixArtAlphaPipeline.__new__(PixArtAlphaPipeline))
+    clock = Clock(_timing, monkeypatch)
+
+    def draw(batch, num_inference_steps):
+        clock.now += 0.02 * len(batch) * num_inference_steps
+        return np.zeros((len(batch), 8, 8, 3), dtype=np.float32), [False] * len(batch)
+
+    plain = requests(2, guidance_scale=1.0)
+    found = seconds_to_draw([plain, plain], 20, draw, "webp", tells_steps=False)
+    assert found == pytest.approx(2 * len(plain) * 0.02 * 20)
 
 
 def test_training_takes_less_time_when_some_of_it_is_behind(

@@ -1,10 +1,14 @@
+import statistics
+
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
 
+from nameonly.trust import synthetic
 from nameonly.trust.synthetic import (
     density_and_coverage,
+    drawn,
     mean_pairwise_distance,
     measure,
     mmd,
@@ -72,12 +76,26 @@ def test_mmd_by_hand_and_of_one_distribution():
 
     def kernel(x, y):
         apart = (x[:, None] - y[None]).square().sum(dim=2).double()
-        return (-apart / (2 * 10.0**2)).exp().mean()
+        return (-apart / (2 * 10.0**2)).exp()
 
-    want = 1000 * (kernel(a, a) + kernel(b, b) - 2 * kernel(a, b)).item()
+    def others(x):
+        return kernel(x, x)[~torch.eye(len(x), dtype=torch.bool)].mean()
+
+    want = 1000 * (others(a) + others(b) - 2 * kernel(a, b).mean()).item()
     assert mmd(a, b) == pytest.approx(want, rel=1e-3)
-    assert mmd(a, a) == pytest.approx(0, abs=1e-9)
-    assert mmd(rows(500, 2), rows(500, 3)) < want / 5
+    few = statistics.mean(mmd(rows(10, i), rows(500, 100)) for i in range(30))
+    assert abs(few) < want / 30, "few images of one distribution are no further apart than many"
+    assert mmd(a[:1], b) is None
+
+
+def test_of_many_images_some_are_compared(monkeypatch):
+    monkeypatch.setattr(synthetic, "MOST_COMPARED", 50)
+    made, real = rows(400, 0), rows(400, 1)
+    labels = torch.zeros(400, dtype=torch.long)
+    found = measure(features(made), labels, TEXT, features(real)).all
+    assert (found.n, found.n_real) == (400, 400)
+    assert found.mmd == mmd(drawn(made, 50), drawn(real, 50)) != mmd(made, real)
+    assert len(drawn(made, 50)) == 50 and drawn(made, 400) is made
 
 
 def test_two_samples_of_one_distribution_cannot_be_told_apart():

@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,13 +33,17 @@ def mean_log_signatures(
 ) -> Float[Tensor, "c c"]:
     """Return every class's mean logarithm of its images' signatures ``softmax(W F / T)``.
 
+    A class without an image has its own text's signature.
+
     Args:
         keys: F, unit features of the support set.
-        labels: Shares of each class's images, columns sum to one.
+        labels: Shares of each class's images, columns sum to one, or are zero.
         text: W, unit rows.
         temperature: T.
     """
-    return labels.T @ (keys @ text.T / temperature).log_softmax(dim=1)
+    means = labels.T @ (keys @ text.T / temperature).log_softmax(dim=1)
+    own = (text @ text.T / temperature).log_softmax(dim=1)
+    return torch.where(labels.sum(dim=0)[:, None] > 0, means, own)
 
 
 def signature_votes(

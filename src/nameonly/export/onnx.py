@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
@@ -96,7 +97,8 @@ def some_images(images: ImageSet, rows: Sequence[int]) -> list[Image.Image]:
         rows: Of those that may be chosen.
     """
     found = []
-    for row in rows[:: max(1, len(rows) // COMPARED_ON)][:COMPARED_ON]:
+    chosen = np.linspace(0, len(rows) - 1, min(COMPARED_ON, len(rows))).round().astype(int)
+    for row in (rows[i] for i in chosen):
         try:
             found.append(load(images, row))
         except BadImageError:  # told where it was read first

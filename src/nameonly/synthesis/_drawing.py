@@ -17,6 +17,7 @@ from nameonly.synthetic import (
     SyntheticImages,
     read_facts,
     read_synthetic,
+    read_table,
     write_image,
     write_table,
 )
@@ -83,11 +84,11 @@ class Drawing:
         Raises:
             ValueError: If the folder holds other images in these places.
         """
-        there = [folder is not None and self._found(folder, r) is not None for r in requests]
+        rows = [None] * len(requests) if folder is None else self._there(folder, requests)
         return [
             [requests[i] for i in batch]
             for batch in batches(requests, self.batch_size)
-            if not all(there[i] for i in batch)
+            if any(rows[i] is None for i in batch)
         ]
 
     def _rows(
@@ -96,7 +97,7 @@ class Drawing:
         requests: Sequence[ImageRequest],
         on_progress: Callable[[int, int], None],
     ) -> list[dict[str, Any]]:
-        rows = [self._found(folder, request) for request in requests]
+        rows = self._there(folder, requests)
         done = sum(row is not None for row in rows)
         for batch in batches(requests, self.batch_size):
             lacking = [k for k, i in enumerate(batch) if rows[i] is None]
@@ -112,11 +113,25 @@ class Drawing:
         path = request.path(self.image_format).as_posix()
         return {"path": path, **asdict(request), **self.facts}
 
-    def _found(self, folder: Path, request: ImageRequest) -> dict[str, Any] | None:
-        """Return the row of an image that is there, None where it is to be made."""
+    def _there(self, folder: Path, requests: Sequence[ImageRequest]) -> list[dict[str, Any] | None]:
+        """Return the rows of what is there, None where an image is to be made."""
+        try:
+            told = {str(row["path"]): row for row in read_table(folder)}
+        except ValueError:  # no table yet, or a damaged one: the images tell it all
+            told = {}
+        return [self._found(folder, request, told) for request in requests]
+
+    def _found(
+        self, folder: Path, request: ImageRequest, told: Mapping[str, dict[str, Any]]
+    ) -> dict[str, Any] | None:
+        """Return the row of an image that is there, or that was given up after as many draws."""
         wanted = self._row(request)
-        path = folder / wanted["path"]
-        found = read_facts(path)
+        path, row = folder / wanted["path"], told.get(wanted["path"])
+        if row is not None and not row["made"] and row["draws"] >= self.draws:
+            alike = all(row.get(k) == wanted[k] for k in wanted if k != SPELLING)
+            return row if alike else None
+        # a table stands for whole files, so that their pixels need not be decoded
+        found = read_facts(path, whole=row is None)
         if found is None:
             return None
         differing = sorted(k for k in wanted if k != SPELLING and found.get(k) != wanted[k])

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import json
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -145,6 +146,29 @@ def load_pipeline(
         pipeline.scheduler = made.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def scheduler_name(folder: Path, scheduler: Scheduler) -> str:
+    """Return the class of a model's scheduler, or of the one that takes its place.
+
+    Raises:
+        ValueError: If the folder does not tell it.
+    """
+    if scheduler != "model":
+        return SCHEDULERS[scheduler]
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        return str(index["scheduler"][1])
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise ValueError(
+            f"cannot load {folder} as a text-to-image model: its model_index.json is damaged "
+            f"({error})"
+        ) from error
+
+
+def tells_steps(pipeline: Any) -> bool:
+    """Return whether a pipeline tells of every step that it takes; not all of diffusers' do."""
+    return "callback_on_step_end" in inspect.signature(type(pipeline).__call__).parameters
 
 
 def image_to_image(pipeline: Any) -> Any:

@@ -33,7 +33,12 @@ from nameonly.synthesis._adaptation import (
     save_lora,
 )
 from nameonly.synthesis._latents import Latents, encode_latents
-from nameonly.synthesis._pipelines import PromptEncoder, fingerprint, load_pipeline
+from nameonly.synthesis._pipelines import (
+    PromptEncoder,
+    fingerprint,
+    import_diffusers,
+    load_pipeline,
+)
 from nameonly.types import ImageSet, LabelSpace, PseudoLabels
 
 __all__ = ["DomainLora"]
@@ -165,6 +170,8 @@ class DomainLora:
     def _pipeline(self, model: Path) -> Any:
         device = choose_device(self.device)
         pipeline = load_pipeline(model, device=device, dtype=choose_dtype(self.dtype, device))
+        # a sampler's own noise may be on another scale, or have its levels in another order
+        pipeline.scheduler = import_diffusers().DDPMScheduler.from_config(pipeline.scheduler.config)
         if self.gradient_checkpointing and hasattr(pipeline, "unet"):
             pipeline.unet.enable_gradient_checkpointing()
         return pipeline

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from nameonly.backbones._devices import choose_device, choose_dtype
@@ -27,6 +28,8 @@ from nameonly.synthesis._pipelines import (
     find_model,
     fingerprint,
     load_pipeline,
+    scheduler_name,
+    tells_steps,
 )
 from nameonly.synthesis._timing import seconds_to_draw
 from nameonly.synthetic import ImageFormat, ImageRequest, SyntheticImages
@@ -82,23 +85,26 @@ class TextToImage:
             "model": self.model,
             "revision": fingerprint(self.folder),
             "lora": lora_id(Path(self.lora)) if self.lora else "",
-            "scheduler": type(self.pipeline.scheduler).__name__,
+            "scheduler": scheduler_name(self.folder, self.scheduler),
             "steps": self.steps,
             "side": self.side or 0,
-            "dtype": str(self.pipeline.dtype).removeprefix("torch."),
+            "dtype": str(self._dtype).removeprefix("torch."),
         }
 
     @cached_property
     def pipeline(self) -> Any:
         """The pipeline of diffusers, loaded at first use."""
-        device = choose_device(self.device)
         return load_pipeline(
             self.folder,
-            device=device,
-            dtype=choose_dtype(self.dtype, device),
+            device=choose_device(self.device),
+            dtype=self._dtype,
             scheduler=self.scheduler,
             lora=Path(self.lora) if self.lora else None,
         )
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return choose_dtype(self.dtype, choose_device(self.device))
 
     @cached_property
     def _encode(self) -> PromptEncoder:
@@ -132,7 +138,10 @@ class TextToImage:
             ValueError: See ``generate``.
         """
         left = self._drawing().lacking(folder, requests)
-        return seconds_to_draw(left, self.steps, self.draw, self.image_format)
+        if not left:
+            return 0.0
+        told = tells_steps(self.pipeline)
+        return seconds_to_draw(left, self.steps, self.draw, self.image_format, told)
 
     def draw(
         self, requests: Sequence[ImageRequest], **more: Any
