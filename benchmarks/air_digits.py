@@ -120,7 +120,7 @@ def recipe_of(args: argparse.Namespace) -> Air:
         Air(),
         prompt_tricks=tricks,
         text_to_image=TextToImage(
-            "tiny", steps=20, batch_size=250, device=device, image_format="png"
+            "tiny", steps=20, batch_size=250, dtype="bfloat16", device=device, image_format="png"
         ),
         domain_lora=DomainLora(
             template=args.template, flip=False, schedule=schedule, dtype="float32", device=device

@@ -4,12 +4,13 @@ uv run python benchmarks/speed_synthesis.py [--device cuda] [--parts PART ...] [
 
 generation: the bundled model; ours (``TextToImage.generate``, from no known text on) against
 ``pipeline(prompts)`` with the same weights, batches, steps and generators, its images saved as the
-same lossless webp without their facts, one by one. lora: a step of ``DomainLora``, from kept latents and texts,
-against diffusers' example scheme (train_text_to_image_lora.py), which encodes images and captions
-in every step; reading and resizing images, which the example does in every epoch and ours once,
-is left out of both. sd15-generation and sd15-lora: the same on Stable Diffusion 1.5's shape with
-random weights, in bfloat16 at 512 pixels. Medians of alternating repetitions after a warm-up; the
-largest peak of memory. Loading a model, and ours' hash of its files, are start and not timed.
+same lossless webp without their facts, one by one, where ours writes four at once. lora: a step of
+``DomainLora``, from kept latents and texts, against diffusers' example scheme
+(train_text_to_image_lora.py), which encodes images and captions in every step; reading and resizing
+images, which the example does in every epoch and ours once, is left out of both. sd15-generation
+and sd15-lora: the same on Stable Diffusion 1.5's shape with random weights, in bfloat16 at 512
+pixels. Medians of alternating repetitions after a warm-up; the largest peak of memory. Loading a
+model, and ours' hash of its files, are start and not timed.
 Without --parts: all on CUDA, all but sd15-generation on a CPU.
 """
 

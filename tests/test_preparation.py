@@ -49,6 +49,10 @@ def test_given_labels_stand_beside_the_models_own(digits, known, tmp_path):
     )
     assert {k.rsplit("/", 1)[-1]: v for k, v in found.items() if v} == known[1]
     assert run.summary["counts"]["given"] == 20 and run.summary["given"] == str(known[0])
+    card = (tmp_path / "out" / "classifier" / "README.md").read_text()
+    assert "20 labels were given." in card and "No label was used" not in card
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "20 labels given, nothing measured" in page and "No labels were used" not in page
     same = label(digits, tmp_path, given=known[1])
     assert same.table["p_zero"].equals(run.table["p_zero"])
     without = label(digits, tmp_path)

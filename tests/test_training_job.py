@@ -60,7 +60,7 @@ def test_a_command_trains_and_its_network_is_deployed(made, run, digits, tmp_pat
     names = {p.name for p in (out / "classifier").iterdir()}
     assert names >= {"classifier.json", "classifier.safetensors", "README.md", *found["onnx"]}
     card = (out / "classifier" / "README.md").read_text()
-    assert "from 90 pseudo-labelled images of these classes" in card
+    assert "from 90 images of these classes, 30 of them synthetic" in card
     by_torch = predict(out, str(digits), limit=20)
     by_onnx = predict(out / "classifier" / "model.onnx", str(digits), limit=20)
     assert by_torch.table["label"].to_pylist() == by_onnx.table["label"].to_pylist()

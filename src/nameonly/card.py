@@ -1,9 +1,19 @@
 """The card of a saved classifier: what it is, where it came from, what is not known of it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from nameonly.classifier import Classifier
 from nameonly.methods import name_of
 
 SHOWN = 50
+
+
+def _labels_used(made: Mapping[str, Any]) -> str:
+    if "learnt_from" in made:
+        return "Their labels are those of the folders that they came from."
+    given = made.get("given", 0)
+    return f"{given:,} labels were given." if given else "No label was used."
 
 
 def classifier_card(classifier: Classifier) -> str:
@@ -25,7 +35,7 @@ def classifier_card(classifier: Classifier) -> str:
         f"# Image classifier for {len(names)} classes",
         "",
         f"Made by nameonly {made.get('nameonly', '')} with the recipe `{made.get('recipe', '')}` "
-        f"from {learnt_from}. No label was used.",
+        f"from {learnt_from}. {_labels_used(made)}",
         "",
         f"- Classes: {listed}",
         f"- Backbone: `{backbone.name}`{fingerprint}",

@@ -152,9 +152,10 @@ class Console:
         self.line(f"labels      {run.out}/labels.parquet")
         self.line(f"classifier  {run.out}/classifier")
         self.line(f"report      {run.out}/report.html")
-        self.line(
-            "no label was used: the probabilities are uncalibrated, the accuracy is not known"
+        used = (
+            f"{counts['given']:,} labels were given" if counts.get("given") else "no label was used"
         )
+        self.line(f"{used}: the probabilities are uncalibrated, the accuracy is not known")
 
     def dry_run(self, found: dict[str, Any]) -> None:
         """Print what a run would do."""
@@ -312,7 +313,7 @@ class Console:
                 f"by torch, probabilities differ by {parity['max_difference']:.1g} at most"
             )
         self.line(f"classifier  {found['out']}/classifier")
-        self.line("no label was used: the accuracy is not known")
+        self.line("nothing was measured: the accuracy is not known")
 
     def bench_plan(self, found: "Found") -> None:
         """Print the runs of a plan and which of them are there."""

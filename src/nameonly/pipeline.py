@@ -180,7 +180,8 @@ def adapt(
         decision = setup.recipe.decisions.fit(logits, features)
         backbone = adapted.backbone or setup.backbone
         fingerprint = str(backbone.reference().get("fingerprint", ""))
-        made = {**made, "images": len(features)}
+        known = {} if given is None else {"given": int((given >= 0).sum())}
+        made = {**made, "images": len(features), **known}
         classifier = Classifier(backbone, adapted.scorer, decision, label_space, fingerprint, made)
         found = classifier.decide(logits, features)
         rows = inputs.feature_rows()

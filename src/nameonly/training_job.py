@@ -37,14 +37,14 @@ class Lesson:
         images: What is learnt from.
         labels: In the same order.
         class_names: Of the columns.
-        synthetic: Whether a model drew all of them.
+        n_synthetic: How many of them a model drew.
         unreadable: What could not be read.
     """
 
     images: ImageSet
     labels: PseudoLabels
     class_names: tuple[str, ...]
-    synthetic: bool
+    n_synthetic: int
     unreadable: tuple[Quarantined, ...] = ()
 
 
@@ -94,7 +94,7 @@ def _synthetic(folder: Path) -> Lesson:
     made, unreadable = read_synthetic(folder)
     candidates = hard_candidates(made.labels(LabelSpace(names)), len(names))
     labels = PseudoLabels(made.images.ids, candidates.float(), candidates, torch.ones(len(made)))
-    return Lesson(made.images, labels, names, True, tuple(unreadable))
+    return Lesson(made.images, labels, names, len(made), tuple(unreadable))
 
 
 def _pseudo_labelled(folder: Path, spec: ImageSpec | None) -> Lesson:
@@ -119,7 +119,7 @@ def _pseudo_labelled(folder: Path, spec: ImageSpec | None) -> Lesson:
         )
     images = found.subset(first)
     labels = _labels(table.take([row[i] for i in images.ids]), images.ids, names)
-    return Lesson(images, labels, names, False, tuple(unreadable))
+    return Lesson(images, labels, names, 0, tuple(unreadable))
 
 
 def _labels(table: Any, ids: tuple[str, ...], names: tuple[str, ...]) -> PseudoLabels:
@@ -177,7 +177,7 @@ def joined(lessons: Sequence[Lesson]) -> Lesson:
             "answer it; add synthetic images of it, or label without it"
         )
     unreadable = tuple(bad for lesson in lessons for bad in lesson.unreadable)
-    return Lesson(images, together, names, all(one.synthetic for one in lessons), unreadable)
+    return Lesson(images, together, names, sum(one.n_synthetic for one in lessons), unreadable)
 
 
 def train(wanted: Training, out: Path, journal: Journal | None = None) -> dict[str, Any]:
@@ -264,11 +264,18 @@ def _facts(wanted: Training, lesson: Lesson, trainer: ImageClassifier) -> dict[s
     }
 
 
+def _learnt_from(lesson: Lesson, n: int) -> str:
+    if lesson.n_synthetic == len(lesson.images):
+        return f"{n:,} synthetic images of these classes"
+    if not lesson.n_synthetic:
+        return f"{n:,} pseudo-labelled images of these classes"
+    return f"{n:,} images of these classes, {lesson.n_synthetic:,} of them synthetic"
+
+
 def _product(lesson: Lesson, trainer: ImageClassifier, facts: dict[str, Any]) -> Classifier:
-    kinds = "synthetic images" if lesson.synthetic else "pseudo-labelled images"
     kept = ("recipe", "title", "paper", "settings", "seed", "nameonly", "images")
     made = {key: facts[key] for key in kept}
-    made["learnt_from"] = f"{facts['images']:,} {kinds} of these classes"
+    made["learnt_from"] = _learnt_from(lesson, facts["images"])
     space, backbone = LabelSpace(lesson.class_names), trainer.backbone_
     fingerprint = str(backbone.reference()["fingerprint"])
     return Classifier(backbone, trainer.scorer_, Argmax(), space, fingerprint, made)

@@ -145,10 +145,12 @@ def _page(report: ReportInput) -> dict[str, Any]:
 
 def _opening(report: ReportInput) -> dict[str, Any]:
     run, n_images = report.run, len(report.sources)
+    given = sections.mapping_at(run, "counts").get("given", 0)
     backbone = sections.mapping_at(run, "backbone")
     return {
         "run": run,
         "backbone": backbone,
+        "n_given": given if isinstance(given, int) else 0,
         "n_images": n_images,
         "n_labelled": int((report.labels >= 0).sum()),
         "n_classes": len(report.class_names),
