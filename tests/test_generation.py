@@ -214,6 +214,15 @@ def test_settings_find_their_part(model):
             configured(Generation(), {key: 1})
 
 
+def test_the_table_has_its_columns_in_one_order(parts, tmp_path):
+    for name in ("one", "two"):
+        generate(wanted(tmp_path), parts, tmp_path / name)
+    (tmp_path / "two" / "synthetic.parquet").unlink()
+    generate(wanted(tmp_path), parts, tmp_path / "two")
+    one, two = (tmp_path / name / "synthetic.parquet" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
 def test_what_does_not_go_together_is_refused(parts, tmp_path):
     with pytest.raises(ValueError, match="given labels are of the images to adapt to"):
         wanted(tmp_path, given={"a": "zero"})
@@ -303,9 +312,15 @@ def test_the_command_from_names_to_a_filtered_folder(command, photos, tmp_path, 
 
 
 def test_a_filter_alone_needs_no_images(command, tmp_path, capsys):
-    code, printed, _ = run(capsys, *command, "--filter", "--out", tmp_path / "out", "--json")
+    out = tmp_path / "out"
+    code, printed, _ = run(capsys, *command, "--filter", "--out", out, "--json")
     assert code == 0 and json.loads(printed)["asked_for"] == 6
-    assert all(row["agreement"] is not None for row in read_table(tmp_path / "out"))
+    rows = read_table(out)
+    assert all(row["agreement"] is not None for row in rows)
+    assert any(row["reason"].startswith("taken for") for row in rows), "it knows no noise"
+    assert (out / "worth.json").exists()
+    assert run(capsys, *command, "--out", out)[0] == 0
+    assert not (out / "worth.json").exists(), "it was that of the filtered images"
 
 
 def test_a_dry_run_shows_prompts_and_writes_nothing(command, tmp_path, capsys):

@@ -50,7 +50,7 @@ def main() -> None:
         app(standalone_mode=True)
     except SystemExit as end:
         if end.code == STOPPED:
-            say("stopped; what was encoded is kept, the same command goes on from there")
+            say("stopped; what was done is kept, the same command goes on from there")
         raise
     except (ValueError, OSError, FloatingPointError) as error:
         say(f"error: {error}")
@@ -118,7 +118,7 @@ def label(
     from nameonly.console import Console
     from nameonly.label_space import with_seen
 
-    methods.build_recipe(recipe, settings, seed)
+    built = methods.build_recipe(recipe, settings, seed)
     source = images[0] if len(images) == 1 else images
     label_space = jobs.label_space_for(source, classes)
     if seen is not None:
@@ -131,7 +131,7 @@ def label(
     with Console(quiet=as_json) as console:
         options = run_options(console, limit=limit, seed=seed, column=column, cache=cache)
         if dry_run:
-            found = jobs.dry_run(source, label_space, model, **options)
+            found = jobs.dry_run(source, label_space, model, built, **options)
         else:
             run = jobs.label(
                 source,
@@ -151,7 +151,7 @@ def label(
 
 @app.command()
 def predict(
-    classifier: Annotated[Path, typer.Argument(help="A classifier folder, or a run's folder.")],
+    classifier: Annotated[Path, typer.Argument(help="A classifier folder, a run's folder, or a model.onnx.")],
     images: Images,
     out: Out,
     backbone: Annotated[
@@ -210,7 +210,10 @@ def generate(
         typer.Option(min=0, help="Of each class, also made unadapted, to see what it changed."),
     ] = 20,
     keep_agreed: Annotated[
-        bool, typer.Option("--filter", help="Drop what the backbone disagrees with, and doubles.")
+        bool,
+        typer.Option(
+            "--filter", help="Drop what the backbone takes for another class, and doubles."
+        ),
     ] = False,
     set_: Annotated[
         list[str] | None,
@@ -236,7 +239,7 @@ def generate(
     settings |= {"text_to_image.model": model, "domain_lora.device": device}
     settings |= {"prompt_tricks.tricks": [t.strip() for t in tricks.split(",")]}
     settings |= {"prompt_tricks.seed": seed, "domain_lora.seed": seed}
-    settings |= {"filter.threshold": 0.0} if keep_agreed else {}
+    settings |= {"filter.agreed": True} if keep_agreed else {}
     parts = generation.configured(generation.Generation(), settings | settings_from(set_ or []))
     needs_backbone = adapt_to or parts.filter
     wanted = generation.Wanted(

@@ -168,6 +168,8 @@ class Console:
             f"expect about {found['seconds_expected']:.0f} s and "
             f"{found['bytes_expected'] / 1e6:.1f} MB, the report aside"
         )
+        if "drawing" in found:
+            self._drawing(found["drawing"])
         bad = found["quarantined"]
         self.line(f"{len(bad)} would be quarantined")
         if bad:
@@ -175,6 +177,14 @@ class Console:
         if len(bad) > SHOWN:
             self.line(f"... and {len(bad) - SHOWN} more")
         self.line("nothing was written")
+
+    def _drawing(self, found: dict[str, Any]) -> None:
+        n, seconds = found["synthetic_images"], found["seconds_expected"]
+        if seconds is None:
+            told = f"{found['model']} is not on this machine, so that the time is not known"
+        else:
+            told = f"about {seconds:.0f} s, {found['seconds_adapting']:.0f} s of it LoRA"
+        self.line(f"before it learns, {n:,} synthetic images would be drawn: {told}")
 
     def evaluation(self, found: "Evaluation") -> None:
         """Print accuracy, the table of classes and the worst confusions."""

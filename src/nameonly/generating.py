@@ -10,6 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from nameonly import methods
@@ -22,7 +23,7 @@ from nameonly.pseudo_labels import PseudoLabeller
 from nameonly.synthesis._adaptation import forget_training, trained_for
 from nameonly.synthesis._drawing import LOCK
 from nameonly.synthesis._locks import held
-from nameonly.synthesis._pipelines import fingerprint
+from nameonly.synthesis._pipelines import find_model, fingerprint
 from nameonly.synthesis._timing import in_words
 from nameonly.synthesis.domain_lora import DomainLora
 from nameonly.synthesis.prompt_tricks import PromptTricks
@@ -168,6 +169,53 @@ def effort(
         return 0.0, drawing + adapted.seconds(requests, folder)
     adapting = adaptation.learner.seconds(adaptation.n, generator.folder, adaptation.folder)
     return adapting, drawing + plain.seconds(requests, None)
+
+
+def expected(
+    generator: TextToImage,
+    requests: Sequence[ImageRequest],
+    folder: Path,
+    adaptation: Adaptation | None = None,
+) -> dict[str, float | None]:
+    """Return about how many seconds making images takes; None where the model is not here.
+
+    Args:
+        generator: See ``effort``, as the others.
+        requests: What to draw.
+        folder: Of the images.
+        adaptation: The LoRA that is to draw them.
+    """
+    try:
+        find_model(generator.model, generator.revision, download=False)
+    except ValueError:
+        return dict.fromkeys(("seconds_adapting", "seconds_drawing", "seconds_expected"))
+    adapting, drawing = effort(generator, requests, folder, adaptation)
+    return {
+        "seconds_adapting": round(adapting, 2),
+        "seconds_drawing": round(drawing, 2),
+        "seconds_expected": round(adapting + drawing, 2),
+    }
+
+
+def recipe_drawing(recipe: Any, label_space: LabelSpace, n_images: int) -> dict[str, Any] | None:
+    """Return what a recipe would have a text-to-image model draw, as if nothing were there yet.
+
+    Args:
+        recipe: Any; None is returned for those that draw nothing.
+        label_space: The classes.
+        n_images: How many images it would label.
+    """
+    generator, tricks = (getattr(recipe, name, None) for name in ("text_to_image", "prompt_tricks"))
+    if not isinstance(generator, TextToImage) or not isinstance(tricks, PromptTricks):
+        return None
+    requests = tricks.requests(label_space, recipe.support_set.images_per_class)
+    learner, adaptation = getattr(recipe, "domain_lora", None), None
+    with TemporaryDirectory() as nowhere:
+        if learner is not None and learner.schedule.epochs:
+            most = getattr(recipe.captions, "images_per_class", n_images) * len(label_space)
+            adaptation = Adaptation(learner, min(n_images, most), Path(nowhere))
+        seconds = expected(generator, requests, Path(nowhere), adaptation)
+    return {"synthetic_images": len(requests), "model": generator.model, **seconds}
 
 
 def foretell(

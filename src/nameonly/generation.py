@@ -17,7 +17,7 @@ from nameonly.generating import (
     Captions,
     adapt_generator,
     check_adaptable,
-    effort,
+    expected,
     foretell,
 )
 from nameonly.images import open_images
@@ -32,7 +32,6 @@ from nameonly.report.synthetic import BeforeAfter, write_synthetic_report
 from nameonly.store import default_cache
 from nameonly.synthesis._drawing import LOCK
 from nameonly.synthesis._locks import held
-from nameonly.synthesis._pipelines import find_model
 from nameonly.synthesis.domain_lora import DomainLora
 from nameonly.synthesis.filter import Filter
 from nameonly.synthesis.prompt_tricks import PromptTricks
@@ -299,21 +298,12 @@ def _seconds(
 
     The images to adapt to are counted, not looked at: as many are trained on as there may be.
     """
-    try:
-        find_model(parts.text_to_image.model, parts.text_to_image.revision, download=False)
-    except ValueError:
-        return dict.fromkeys(("seconds_adapting", "seconds_drawing", "seconds_expected"))
     adaptation = None
     if wanted.adapt_to is not None:
         n = len(set(open_images(wanted.adapt_to)[0].ids))
         most = getattr(parts.pseudo_labels, "images_per_class", n) * len(wanted.label_space)
         adaptation = _adaptation(wanted, parts, requests, out, min(n, most))
-    adapting, drawing = effort(parts.text_to_image, requests, out, adaptation)
-    return {
-        "seconds_adapting": round(adapting, 2),
-        "seconds_drawing": round(drawing, 2),
-        "seconds_expected": round(adapting + drawing, 2),
-    }
+    return expected(parts.text_to_image, requests, out, adaptation)
 
 
 def _report(wanted: Wanted, made: SyntheticImages, real: Features | None, out: Path) -> None:
@@ -328,6 +318,8 @@ def _report(wanted: Wanted, made: SyntheticImages, real: Features | None, out: P
             worth |= {"before": asdict(before_after.before), "after": asdict(before_after.after)}
         written = json.dumps(worth, indent=1) + "\n"
         (out / "worth.json").write_text(written, encoding="utf-8")
+    else:
+        (out / "worth.json").unlink(missing_ok=True)  # of an earlier call, and of other images
 
     def opened(path: str) -> Image.Image:
         return Image.open(out / path)
@@ -369,6 +361,7 @@ def summary(out: Path) -> dict[str, Any]:
         if not row["kept"]:
             reason = row["reason"].split(":")[0]
             reason = "low agreement" if reason.startswith("agreement") else reason
+            reason = "taken for another class" if reason.startswith("taken for") else reason
             dropped[reason] = dropped.get(reason, 0) + 1
     return {
         "out": str(out),

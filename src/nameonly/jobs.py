@@ -20,6 +20,7 @@ from nameonly.backbones.precomputed import PrecomputedBackbone, is_feature_file
 from nameonly.card import classifier_card
 from nameonly.classifier import Classifier, load, open_backbone, scorer_name
 from nameonly.export.onnx import some_images, write_onnx
+from nameonly.generating import recipe_drawing
 from nameonly.images import Quarantined
 from nameonly.images import load as load_image
 from nameonly.journal import Journal, OnNote, OnProgress, OnStage
@@ -202,15 +203,24 @@ def predict(
 
 
 def dry_run(
-    images: ImageSpec, label_space: LabelSpace, backbone: Backbone, **options: Unpack[Options]
+    images: ImageSpec,
+    label_space: LabelSpace,
+    backbone: Backbone,
+    recipe: Recipe | None = None,
+    **options: Unpack[Options],
 ) -> dict[str, Any]:
     """Say what ``label`` would read, skip and cost, and write nothing.
+
+    What a recipe would have drawn is counted as if nothing of it were there; what it learns
+    afterwards is not counted.
 
     Raises:
         ValueError: If nothing readable is found.
     """
     opened = {k: options[k] for k in ("column", "limit", "seed", "on_progress") if k in options}
-    return estimate.dry_run(images, label_space, backbone, _cache(options), **opened)  # type: ignore[arg-type]
+    found = estimate.dry_run(images, label_space, backbone, _cache(options), **opened)  # type: ignore[arg-type]
+    drawing = recipe_drawing(recipe, label_space, found["images"])
+    return found if drawing is None else {**found, "drawing": drawing}
 
 
 def _check(options: Options) -> None:

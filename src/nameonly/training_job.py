@@ -158,7 +158,11 @@ def joined(lessons: Sequence[Lesson]) -> Lesson:
         )
     every = [lesson.images for lesson in lessons]
     images = ImageSet(
-        tuple(f"{n}: {source}" for n, one in enumerate(every) for source in one.sources),
+        tuple(
+            f"{n}: {source}" if len(every) > 1 else source
+            for n, one in enumerate(every)
+            for source in one.sources
+        ),
         tuple(i for one in every for i in one.ids),
         tuple(location for one in every for location in one.locations),
     )

@@ -218,4 +218,12 @@ def test_the_command(digits, model, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 0, capsys.readouterr().err
+    told = [*map(str, command), "--dry-run", "--cache", str(tmp_path / "other")]
+    for more in ([], ["--set", "text_to_image.model=nobody/nothing"]):
+        monkeypatch.setattr(sys, "argv", ["nameonly", *told, *more])
+        with pytest.raises(SystemExit):
+            cli.main()
+    printed = capsys.readouterr().out
+    assert "20 synthetic images would be drawn: about" in printed
+    assert "nobody/nothing is not on this machine" in printed
     assert (out / "labels.parquet").exists() and (out / "classifier").is_dir()

@@ -39,6 +39,14 @@ def test_the_threshold_by_hand():
     assert found.reasons[2] == f"agreement {found.agreement[2]:.3f} below 0.5"
 
 
+def test_what_is_taken_for_another_class_goes():
+    found = Filter(agreed=True, largest_cosine=1.0).keep(ROWS, LABELS, TEXT)
+    assert found.kept.tolist() == [True, True, False, True, True, True]
+    assert found.reasons[2] == "taken for 'bee'"
+    wrong = Filter(agreed=True, largest_cosine=1.0).keep(ROWS, LABELS.roll(1), TEXT)
+    assert set(LABELS.roll(1)[wrong.kept].tolist()) == {0, 1, 2}, "no class is left empty"
+
+
 def test_the_best_share_of_every_class_stays():
     found = Filter(share=0.5, largest_cosine=1.0).keep(ROWS, LABELS, TEXT)
     assert found.kept.tolist() == [True, True, False, True, False, True]

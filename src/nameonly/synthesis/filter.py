@@ -50,14 +50,16 @@ def first_of_alike(values: Float[Tensor, "n d"], limit: float) -> Bool[Tensor, "
 
 @dataclass(frozen=True)
 class Filter:
-    """Three sieves, one after the other; every class keeps at least one image.
+    """Sieves, one after the other; every class keeps at least one image.
 
     Attributes:
+        agreed: Whether an image goes that the backbone takes for another class.
         threshold: Least probability of the class that an image was made for.
         share: Share of each class's images that may stay, those the backbone agrees with most.
         largest_cosine: Two images of a class that are closer are near-duplicates; 1 keeps all.
     """
 
+    agreed: bool = False
     threshold: float = 0.0
     share: float = 1.0
     largest_cosine: float = 0.99
@@ -96,11 +98,14 @@ class Filter:
         for label in sorted(set(labels.tolist())):
             rows = content[labels[content] == label]
             rows = rows[agreement[rows].sort(descending=True, stable=True).indices]
-            # what is judged only by rank still has a first
             enough = agreement[rows] >= self.threshold
-            enough[0] = True
+            if self.agreed:
+                enough &= probs[rows].argmax(dim=1) == label
+            enough[0] = True  # what is judged only by rank still has a first
             for i in rows[~enough].tolist():
                 reasons[i] = f"agreement {agreement[i]:.3f} below {self.threshold}"
+                if agreement[i] >= self.threshold:
+                    reasons[i] = f"taken for {text.class_names[int(probs[i].argmax())]!r}"
             most = max(1, math.ceil(self.share * len(rows)))
             for i in rows[enough][most:].tolist():
                 reasons[i] = f"not among the best {most} of {len(rows)}"
