@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -12,6 +13,24 @@ from nameonly.loop import Schedule, Trained, minimise
 INPUTS = torch.randn(37, 5, generator=torch.Generator().manual_seed(0))
 TWO_EPOCHS = Schedule(2, 8, 0.1)
 TARGET = INPUTS @ torch.arange(5.0) + 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"epochs": -1}, "epochs must be at least 0, got -1"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"warmup_epochs": -3.0}, "warmup_epochs must be at least 0"),
+        ({"weight_decay": -3.0}, "weight_decay must be at least 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0"),
+        ({"learning_rate": math.nan}, "learning_rate must be above 0"),
+        ({"epsilon": 0.0}, "epsilon must be above 0"),
+        ({"clip": 0.0}, "clip must be above 0"),
+    ],
+)
+def test_schedules_that_cannot_be_meant_are_refused(fields, words):
+    with pytest.raises(ValueError, match=words):
+        replace(TWO_EPOCHS, **fields)
 
 
 def make_model(width=5):
@@ -50,8 +69,7 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path, optimiser):
         minimise(*arguments, seed=5, checkpoint=path, on_epoch=kill_after(2))
     with torch.no_grad():
         resumed.weight.fill_(9.0)  # what the checkpoint holds must win
-    rest = minimise(*arguments, seed=5, checkpoint=path)
-    assert rest == means[2:]
+    assert minimise(*arguments, seed=5, checkpoint=path) == means
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -59,13 +77,34 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path, optimiser):
 def test_finished_run_is_loaded_and_not_trained_again(tmp_path):
     model, path = make_model(), tmp_path / "run.safetensors"
     schedule = Schedule(2, 8, 0.1)
-    minimise(squared_error(model), list(model.parameters()), 37, schedule, checkpoint=path)
-    again = make_model()
-    assert (
-        minimise(squared_error(again), list(again.parameters()), 37, schedule, checkpoint=path)
-        == []
+    means = minimise(squared_error(model), list(model.parameters()), 37, schedule, checkpoint=path)
+    again, heard = make_model(), []
+    found = minimise(
+        squared_error(again),
+        list(again.parameters()),
+        37,
+        schedule,
+        checkpoint=path,
+        on_epoch=lambda *told: heard.append(told),
     )
+    assert found == means and len(means) == 2 and heard == []
     assert torch.equal(again.weight, model.weight)
+
+
+def test_a_checkpoint_without_losses_is_resumed_all_the_same(tmp_path):
+    whole, model, path = make_model(), make_model(), tmp_path / "run.safetensors"
+    schedule = Schedule(3, 8, 0.1)
+    means = minimise(squared_error(whole), list(whole.parameters()), 37, schedule)
+    arguments = (squared_error(model), list(model.parameters()), 37, schedule)
+    with pytest.raises(KilledError):
+        minimise(*arguments, checkpoint=path, on_epoch=kill_after(2))
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del about["losses"]  # as older versions wrote it
+    save_file(tensors, path, about)
+    assert minimise(*arguments, checkpoint=path) == means[2:]
+    assert torch.equal(whole.weight, model.weight)
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
@@ -119,6 +158,11 @@ def test_warm_up_and_cosine_by_hand():
     )
     assert rates[8] == pytest.approx(0.4)
     assert schedule.rate(12, 4) == pytest.approx(0.0)
+
+
+def test_a_warm_up_that_ends_within_a_step_does_not_pass_the_peak():
+    schedule = Schedule(epochs=2, batch_size=1, learning_rate=0.8, warmup_epochs=0.375)
+    assert [schedule.rate(step, 4) for step in range(2)] == pytest.approx([0.8 / 1.5, 0.8])
 
 
 def test_sgd_takes_the_step_worked_out_by_hand():

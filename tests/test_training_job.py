@@ -11,6 +11,7 @@ from diffusion_models import generator, new_model
 
 from nameonly import cli, training_job
 from nameonly.jobs import label, predict
+from nameonly.journal import Journal
 from nameonly.loop import Schedule
 from nameonly.synthesis.prompt_tricks import PromptTricks
 from nameonly.tiny.digits import CLASS_NAMES
@@ -112,18 +113,24 @@ def test_a_killed_training_goes_on_and_ends_the_same(made, tmp_path):
     process.kill()
     process.wait()
     assert not (tmp_path / "killed").exists()
-    resumed = training_job.train(wanted, tmp_path / "killed")
-    assert 0 < len(resumed["losses"]) < 12
-    assert resumed["losses"] == whole["losses"][-len(resumed["losses"]) :]
+    assert {p.suffix for p in states.glob("*/*")} <= {".safetensors", ".partial"}
+    heard = []
+    journal = Journal(on_progress=lambda done, _: heard.append(done))
+    resumed = training_job.train(wanted, tmp_path / "killed", journal)
+    assert 0 < len(heard) < 12 and heard[-1] == 12
+    assert len(resumed["losses"]) == 12 and resumed["losses"] == whole["losses"]
     a, b = (
         (tmp_path / name / "classifier" / "classifier.safetensors").read_bytes()
         for name in ("whole", "killed")
     )
     assert a == b
-    assert not list(states.glob("*/network.safetensors"))
+    assert not any(states.iterdir())
 
 
 def test_what_cannot_be_trained_on_is_told(made, run, tmp_path):
+    none = Training([made], replace(QUICK, schedule=Schedule(0, 4, 1e-3)), cache=tmp_path / "c")
+    with pytest.raises(ValueError, match=r"schedule\.epochs must be at least 1"):
+        training_job.train(none, tmp_path / "none")
     with pytest.raises(ValueError, match="holds nothing to train on"):
         read_lesson(tmp_path)
     with pytest.raises(ValueError, match="none of the 30 images is one that"):

@@ -151,7 +151,9 @@ def label(
 
 @app.command()
 def predict(
-    classifier: Annotated[Path, typer.Argument(help="A classifier folder, a run's folder, or a model.onnx.")],
+    classifier: Annotated[
+        Path, typer.Argument(help="A classifier folder, a run's folder, or a model.onnx.")
+    ],
     images: Images,
     out: Out,
     backbone: Annotated[

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -164,6 +164,9 @@ def kept_folder(folder: Path) -> Iterator[Path | None]:
     try:
         yield folder
         shutil.rmtree(folder, ignore_errors=True)
-        folder.with_suffix(".lock").unlink(missing_ok=True)
+        # removed while it is held, so that nobody takes it in between; Windows refuses that, and
+        # there the release removes it
+        with suppress(OSError):
+            folder.with_suffix(".lock").unlink()
     finally:
         lock.release()

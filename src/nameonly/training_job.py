@@ -204,6 +204,8 @@ def train(wanted: Training, out: Path, journal: Journal | None = None) -> dict[s
     with journal.stage("ingest"):
         lesson = joined([read_lesson(Path(folder), wanted.images) for folder in wanted.folders])
     trainer, hear = replace(wanted.trainer), journal.on_progress
+    if trainer.schedule.epochs < 1:
+        raise ValueError("training.schedule.epochs must be at least 1, got 0")
     epochs = trainer.schedule.epochs
     state = wanted.cache / "training" / _digest(lesson, trainer)
     with kept_folder(state) as kept, outputs.staging(out, wanted.overwrite) as place:

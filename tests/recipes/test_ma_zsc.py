@@ -77,6 +77,13 @@ def test_synthetic_images_bring_what_the_backbone_says_of_them(recipe, task):
     assert adapted.pseudo_labels is None, "no real image was learnt from"
 
 
+def test_an_architecture_is_asked_for_before_images_are_drawn(recipe, task, tmp_path):
+    unknown = replace(recipe, training=replace(recipe.training, architecture="resnet10"))
+    with pytest.raises(ValueError, match="timm has no architecture 'resnet10'"):
+        unknown.fit(replace(task, cache=tmp_path))
+    assert not list(tmp_path.rglob("*.webp"))
+
+
 def test_what_it_needs_is_told(recipe, task):
     with pytest.raises(ValueError, match="need a backbone"):
         recipe.fit(replace(task, backbone=None))

@@ -109,6 +109,8 @@ def test_descriptions_are_prompts_in_turn():
         ({"template": "an image"}, "template has 1 {}"),
         ({"domain_template": "a {}"}, "domain_template has 2 {}"),
         ({"domains": ()}, "domains needs at least one"),
+        ({"guidance_scale": -1.0}, "must not be negative"),
+        ({"guidance_choices": (1.0, -2.0)}, "must not be negative"),
         ({"guidance_choices": ()}, "guidance_choices needs at least one"),
     ],
 )

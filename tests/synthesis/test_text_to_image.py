@@ -368,6 +368,8 @@ def test_pickled_weights_are_never_loaded(model, tmp_path):
 
 
 def test_wrong_settings_are_refused():
+    with pytest.raises(ValueError, match="side must be at least 8 pixels, got -64"):
+        TextToImage("tiny", side=-64)
     for name in ("steps", "batch_size", "draws"):
         with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
             TextToImage(**{name: 0})

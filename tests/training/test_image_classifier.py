@@ -1,5 +1,9 @@
-from dataclasses import replace
+import os
+import tempfile
+from dataclasses import fields, replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -10,9 +14,9 @@ from nameonly.backbones._network import NetworkBackbone, build_network, pretrain
 from nameonly.classifier import Classifier, load
 from nameonly.decisions.argmax import Argmax
 from nameonly.images import open_images
-from nameonly.loop import Schedule
+from nameonly.loop import Schedule, with_short_warmup
 from nameonly.ops.labelling import hard_candidates
-from nameonly.training._pixels import cut, random_crops, store_pixels
+from nameonly.training._pixels import cut, random_crops, reserve, store_pixels
 from nameonly.training._targets import image_weights, mix, training_targets
 from nameonly.training.image_classifier import MODERN, ImageClassifier
 from nameonly.types import ImageSet, LabelSpace, PseudoLabels
@@ -108,6 +112,9 @@ def test_the_order_of_images_changes_nothing_and_the_seed_does(data):
     assert same(first, shuffled.backbone_.state)
     other = replace(QUICK, seed=1).fit(images, labels, NAMES).backbone_.state
     assert not same(first, other)
+    untrained = replace(QUICK, schedule=Schedule(0, 8, 3e-3))
+    begun = [replace(untrained, seed=seed).fit(images, labels, NAMES) for seed in (0, 1)]
+    assert not same(begun[0].backbone_.state, begun[1].backbone_.state)
 
 
 class StoppedError(Exception):
@@ -130,7 +137,124 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(data, tmp_path):
             replace(trained).fit(images, labels, NAMES, checkpoint=path, on_epoch=stop)
         resumed = replace(trained).fit(images, labels, NAMES, checkpoint=path)
         assert same(whole.backbone_.state, resumed.backbone_.state)
-        assert resumed.losses_ == whole.losses_[2:]
+        assert resumed.losses_ == whole.losses_
+
+
+# a training, and what differs in another that must not end the same
+HEEDED = {
+    "architecture": ({}, {"architecture": "test_efficientnet"}),
+    "options": ({}, {"options": {"drop_rate": 0.5}}),
+    # takes no images of another size than it was made for
+    "size": (
+        {"architecture": "test_vit", "options": {"patch_size": 8, "dynamic_img_size": False}},
+        {"size": 40},
+    ),
+    "schedule": ({}, {"schedule": Schedule(1, 8, 0.02)}),
+    "operations": ({}, {"operations": 2}),
+    "magnitude": ({"operations": 2}, {"magnitude": 0.9}),
+    "least_area": ({}, {"least_area": 0.9}),
+    "flip": ({}, {"flip": True}),
+    "mixup": ({}, {"mixup": 0.4}),
+    "smoothing": ({}, {"smoothing": 0.1}),
+    "softness": ({}, {"softness": 0.5}),
+    "average": ({}, {"average": 0.999}),
+    "balanced": ({}, {"balanced": False}),
+    "dtype": ({}, {"dtype": "bfloat16"}),
+    "seed": ({}, {"seed": 1}),
+}
+# AdamW would make much of the last bit of a gradient
+ONCE = replace(QUICK, schedule=Schedule(1, 8, 0.02, optimiser="sgd"))
+
+
+def uneven(data):
+    """Return five images of the first class and two of each other, under their labels."""
+    images, labels = data
+    order = labels.labels.argsort(stable=True)
+    rows = order[[0, 1, 2, 3, 4, 8, 9, 16, 17]]
+    return images.subset(rows.tolist()), labels.subset(rows)
+
+
+def state_of(trainer, images, labels):
+    return replace(trainer).fit(images, labels, NAMES).backbone_.state
+
+
+@pytest.mark.parametrize("name", HEEDED)
+def test_every_setting_is_heeded(data, name):
+    images, labels = uneven(data)
+    first = replace(ONCE, **HEEDED[name][0])
+    assert name in HEEDED[name][1]
+    assert not same(
+        state_of(first, images, labels),
+        state_of(replace(first, **HEEDED[name][1]), images, labels),
+    )
+
+
+def test_no_setting_is_left_out_of_those_tested():
+    names = {field.name for field in fields(ImageClassifier) if field.init}
+    # pretrained has a test of its own, and there may be no second device
+    assert names - {"pretrained", "device"} == set(HEEDED)
+
+
+def assert_close(a, b):
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        torch.testing.assert_close(value, b[key], rtol=1e-4, atol=1e-5)
+
+
+def test_the_average_of_one_step_is_a_tenth_of_where_it_began(data):
+    step = replace(ONCE, schedule=Schedule(1, 24, 3e-3))
+    before = state_of(replace(step, schedule=Schedule(0, 24, 3e-3)), *data)
+    after, averaged = state_of(step, *data), state_of(replace(step, average=0.999), *data)
+    counted = {key for key, value in after.items() if not value.is_floating_point()}
+    assert all(averaged[key] == 1 for key in counted)
+    means = {key: before[key].lerp(after[key], 0.9) for key in after.keys() - counted}
+    assert_close({key: averaged[key] for key in means}, means)
+
+
+def test_wholly_soft_targets_are_the_probabilities(data):
+    images, labels = uneven(data)
+    open_to_all = replace(labels, candidates=torch.ones_like(labels.candidates))
+    plain = replace(ONCE, balanced=False)
+    wanted = state_of(plain, images, open_to_all)
+    assert_close(state_of(replace(plain, softness=1.0), images, labels), wanted)
+
+
+def test_the_loss_is_mixed_as_the_targets_are(data):
+    images, labels = data
+    even = replace(labels, probs=torch.full((24, 3), 1 / 3))
+
+    def loss(labels, **settings):
+        still = replace(QUICK, schedule=Schedule(1, 24, 0.0), balanced=False, **settings)
+        return still.fit(images, labels, NAMES).losses_[0]
+
+    hard, soft, any_class = loss(labels), loss(labels, softness=1.0), loss(even, softness=1.0)
+    assert loss(labels, softness=0.25) == pytest.approx(0.75 * hard + 0.25 * soft, rel=1e-4)
+    assert loss(labels, smoothing=0.25) == pytest.approx(0.75 * hard + 0.25 * any_class, rel=1e-4)
+    assert abs(soft - hard) > 1e-3 and abs(any_class - hard) > 1e-3
+
+
+def test_a_rare_class_counts_as_much_as_a_frequent_one(data):
+    images, labels = uneven(data)
+    weights = torch.where(labels.labels == labels.labels[0], 1 / 5, 1 / 2)
+    by_hand = replace(labels, weights=weights)
+    wanted = state_of(replace(ONCE, balanced=False), images, by_hand)
+    assert_close(state_of(ONCE, images, labels), wanted)
+    alike = replace(labels, weights=torch.full((9,), 0.7))
+    plain = replace(ONCE, balanced=False)
+    assert_close(state_of(plain, images, alike), state_of(plain, images, labels))
+
+
+def test_a_warm_up_is_at_most_a_quarter_of_the_training(data):
+    modern = methods.reconfigure(ImageClassifier(), MODERN)
+    assert modern.schedule.epochs == 50 and modern.schedule.warmup_epochs == 5
+    for epochs, warmup in {50: 5.0, 20: 5.0, 5: 1.25, 1: 0.25, 0: 0.0}.items():
+        cut_short = with_short_warmup(replace(modern.schedule, epochs=epochs))
+        assert cut_short == replace(modern.schedule, epochs=epochs, warmup_epochs=warmup)
+    short = methods.reconfigure(QUICK, MODERN | {"schedule.epochs": 4})
+    by_hand = methods.reconfigure(short, {"schedule.warmup_epochs": 1.0})
+    none = methods.reconfigure(short, {"schedule.warmup_epochs": 0.0})
+    found = state_of(short, *data)
+    assert same(found, state_of(by_hand, *data)) and not same(found, state_of(none, *data))
 
 
 def test_only_selected_images_are_learnt_from(data):
@@ -144,9 +268,19 @@ def test_only_selected_images_are_learnt_from(data):
 
 def test_one_bad_image_does_not_lose_the_others(tmp_path):
     images, labels = colours(tmp_path / "images")
+    names = [source.rsplit("/", 1)[-1] for source in images.sources]
+    good = torch.tensor([row for row, name in enumerate(names) if name != "05.png"])
+    without = replace(QUICK).fit(images.subset(good.tolist()), labels.subset(good), NAMES)
     (tmp_path / "images" / "05.png").write_bytes(b"no longer an image")
     made = replace(QUICK).fit(images, labels, NAMES)
     assert [q.source.rsplit("/", 1)[-1] for q in made.unreadable_] == ["05.png"]
+    assert same(made.backbone_.state, without.backbone_.state)
+    stored = store_pixels(images, 32, tmp_path)
+    assert isinstance(stored.pixels, np.memmap), "still in the file, not in memory"
+    assert stored.rows.tolist() == good.tolist()
+    whole = store_pixels(images.subset(good.tolist()), 32, tmp_path)
+    rows = torch.tensor([22, 0, 5, 4])
+    assert np.array_equal(stored.batch(rows), whole.pixels[rows.numpy()])
     for path in (tmp_path / "images").iterdir():
         path.unlink()
     with pytest.raises(ValueError, match="none of the 24 images can be read"):
@@ -275,3 +409,36 @@ def test_images_larger_than_crops_are_kept_larger(tmp_path):
     (tmp_path / "f").mkdir()
     assert store_pixels(images, 56, tmp_path / "f").pixels.shape == (1, 64, 64, 3)
     assert isinstance(images, ImageSet)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux tells what is mapped")
+def test_decoded_images_lie_nameless_beside_the_checkpoint(data, tmp_path):
+    folder, heard = tmp_path / "deep" / "state", []
+
+    def look(*_):
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        assert any(f" {folder}/" in line and line.endswith(" (deleted)") for line in maps)
+        heard.append([path.name for path in folder.iterdir()])
+
+    path = folder / "network.safetensors"
+    ONCE.fit(*data, NAMES, checkpoint=path, on_epoch=look)
+    assert heard == [["network.safetensors"]]
+    assert f" {folder}/" not in Path("/proc/self/maps").read_text(), "let go at the end"
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="cannot be had beforehand here")
+def test_the_room_for_decoded_images_is_taken_at_once(data, tmp_path):
+    with tempfile.TemporaryFile(dir=tmp_path) as file:
+        reserve(file.fileno(), 1_000_000)
+        held = os.fstat(file.fileno())
+    assert held.st_size == 1_000_000 and held.st_blocks * 512 >= 1_000_000
+    # no file may be longer than this: a disk that is nearly full
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="no room for 24 decoded images of 73,728 bytes") as told:
+            store_pixels(data[0], 32, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert told.value.filename == str(tmp_path) and not any(tmp_path.iterdir())

@@ -4,7 +4,7 @@ The network's logits stand as its features, whatever its last layers are, and it
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image, ImageOps
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from nameonly.backbones._devices import (
@@ -47,11 +48,12 @@ def build_network(
         n_classes: Outputs.
         size: Side of the square images.
         options: Further arguments of ``timm.create_model``.
-        weights: A safetensors file of another training: all but the last layer is taken from it.
+        weights: A safetensors file of another training: all but the last layer is taken from it,
+            whatever its number of classes.
 
     Raises:
         ValueError: If timm is missing, has no such architecture, or this one does not take images
-            of the size or gives other outputs than one a class.
+            of the size or gives other outputs than one a class; or nothing of the file is its.
     """
     timm = import_extra("timm", "timm", "train")
     if not timm.is_model(architecture):
@@ -63,7 +65,9 @@ def build_network(
         )
     chosen: dict[str, Any] = {**options, "num_classes": n_classes}
     if weights is not None:
-        chosen |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights)}}
+        # timm takes the last layer too where the number of classes is that of the file
+        overlay = {"file": str(weights), "num_classes": -1}
+        chosen |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
     try:
         network = _create(timm, architecture, size, chosen)
         with torch.no_grad():
@@ -80,8 +84,29 @@ def build_network(
             f"{architecture} gives outputs of shape {shape} for two images, expected "
             f"{(2, n_classes)}; choose another architecture"
         )
+    if weights is not None and not _takes_from(network, weights):
+        raise ValueError(
+            f"{weights} holds nothing that {architecture} could take; choose weights of the same "
+            "architecture"
+        )
     found: nn.Module = network
     return found
+
+
+def _sums(tensors: Iterable[Tensor]) -> set[tuple[int, float]]:
+    """Return the length and the sum of all tensors that are not of one value throughout.
+
+    By these a tensor is known under any name; timm renames much of what it loads.
+    """
+    flat = (tensor.flatten().double() for tensor in tensors)
+    return {(len(one), float(one.sum())) for one in flat if len(one) and one.min() < one.max()}
+
+
+def _takes_from(network: nn.Module, weights: Path) -> bool:
+    """Return whether a tensor of the file is in the network; timm is silent where none fits."""
+    with safe_open(weights, framework="pt") as file:
+        held = _sums(file.get_tensor(name) for name in list(file.keys()))
+    return not held.isdisjoint(_sums(network.state_dict().values()))
 
 
 def pretrained_weights(architecture: str, pretrained: str) -> Path | None:

@@ -1,8 +1,7 @@
 """AiR: a diffusion model of the images' own look makes others, which label and teach beside them.
 
 Paper: AiR. Augmenting Discriminative Richness via Diffusions. CVPR 2025, arXiv 2504.11930.
-Differs: reconstruction, see ``synthesis/domain_lora.py``, ``synthesis/support_set.py`` and
-    ``adapters/synthetic_prototypes.py``; the rest is CPL's.
+Differs: reconstruction, see ``domain_lora``, ``support_set``, ``synthetic_prototypes``; else CPL.
 """
 
 from dataclasses import dataclass, field

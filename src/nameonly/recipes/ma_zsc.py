@@ -54,6 +54,7 @@ class MaZsc:
 
     def fit(self, task: Task) -> Adapted:
         """Return the trained network."""
+        self.training.check(len(task.label_space))
         support = made_support(task, self.prompt_tricks, self.text_to_image, self.support_set)
         logits, space = task.start_logits(), task.label_space
         labels = self.pseudo_labels.label(task.features, logits, space, task.given)

@@ -67,6 +67,8 @@ class PromptTricks:
         for name, gaps in (("template", 1), ("domain_template", 2)):
             if getattr(self, name).count("{}") != gaps:
                 raise ValueError(f"{name} has {gaps} {{}}, got {getattr(self, name)!r}")
+        if min(self.guidance_scale, *self.guidance_choices, 0) < 0:
+            raise ValueError("guidance_scale and guidance_choices must not be negative")
         for name in ("domains", "guidance_choices"):
             if not getattr(self, name):
                 raise ValueError(f"{name} needs at least one, got none")

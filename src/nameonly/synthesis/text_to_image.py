@@ -36,6 +36,9 @@ from nameonly.synthetic import ImageFormat, ImageRequest, SyntheticImages
 
 __all__ = ["TextToImage"]
 
+# what an image of one latent measures in Stable Diffusion
+LEAST_SIDE = 8
+
 
 @dataclass(frozen=True)
 class TextToImage:
@@ -72,6 +75,8 @@ class TextToImage:
         for name in ("steps", "batch_size", "draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.side is not None and self.side < LEAST_SIDE:
+            raise ValueError(f"side must be at least {LEAST_SIDE} pixels, got {self.side}")
 
     @cached_property
     def folder(self) -> Path:

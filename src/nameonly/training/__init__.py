@@ -25,6 +25,14 @@ class Trainer(Protocol):
         backbone_: Backbone
         scorer_: Scorer
 
+    def check(self, n_classes: int) -> None:
+        """Refuse what cannot be trained, before the long work of making images to train on.
+
+        Raises:
+            ValueError: If it cannot.
+        """
+        ...
+
     def fit(
         self,
         images: ImageSet,

@@ -4,11 +4,13 @@ An image is squeezed to a square and keeps its aspect as a number, so that a cro
 shape. All crops of a batch are cut in one operation, on the device.
 """
 
+import errno
 import math
-from collections.abc import Callable
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile, gettempdir
 
 import numpy as np
 import torch
@@ -22,9 +24,12 @@ from nameonly.ops.views import ASPECT, CROP_TRIES, rand_augment
 from nameonly.types import ImageSet
 
 LOADERS = 4
+# a user who stops waits for no more than these
 AT_ONCE = 256
 # images larger than the crops are kept an eighth larger, so that no crop is cut from too few pixels
 MARGIN = 8 / 7
+# what a file system says that cannot give out its room beforehand
+UNABLE = (errno.EINVAL, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True)
@@ -32,24 +37,24 @@ class StoredPixels:
     """Decoded images.
 
     Attributes:
-        pixels: Bytes in a file, mapped into memory.
-        aspects: Width over height of every image.
-        rows: Which of the images these are: those that could be read.
+        pixels: Bytes of all images in a file, mapped into memory.
+        aspects: Width over height of every image that could be read.
+        rows: Which of all images these are.
         unreadable: The others, and why.
     """
 
-    pixels: UInt8[np.ndarray, "n s s 3"]
+    pixels: UInt8[np.ndarray, "m s s 3"]
     aspects: Float[Tensor, " n"]
     rows: Int[Tensor, " n"]
     unreadable: tuple[Quarantined, ...]
 
+    def batch(self, rows: Int[Tensor, " b"]) -> UInt8[np.ndarray, "b s s 3"]:
+        """Return a copy of some of the images that could be read."""
+        found: np.ndarray = self.pixels[self.rows[rows].numpy()]
+        return found
 
-def store_pixels(
-    images: ImageSet,
-    size: int,
-    folder: Path,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> StoredPixels:
+
+def store_pixels(images: ImageSet, size: int, folder: Path | None = None) -> StoredPixels:
     """Decode images into a file of bytes; what cannot be read is told, not raised.
 
     Disk: 3 (8/7 size)^2 bytes an image, 196 KB at a size of 224.
@@ -57,17 +62,14 @@ def store_pixels(
     Args:
         images: What to decode.
         size: Side of the crops that will be cut.
-        folder: Of the file.
-        on_progress: Called with the images decoded and in all.
+        folder: Of the file; None for the system's for temporary files, which often is memory.
 
     Raises:
         ValueError: If none can be read.
-        OSError: If the file cannot be written.
+        OSError: If the folder has no room for the file.
     """
     n, side = len(images), _side(images, size)
-    pixels = np.lib.format.open_memmap(
-        folder / "pixels.npy", mode="w+", dtype=np.uint8, shape=(n, side, side, 3)
-    )
+    pixels = _mapped(n, side, Path(gettempdir()) if folder is None else folder)
     aspects, bad = torch.ones(n), dict[int, str]()
 
     def one(row: int) -> None:
@@ -82,11 +84,39 @@ def store_pixels(
     with ThreadPoolExecutor(LOADERS) as pool:
         for start in range(0, n, AT_ONCE):
             list(pool.map(one, range(start, min(start + AT_ONCE, n))))
-            if on_progress is not None:
-                on_progress(min(start + AT_ONCE, n), n)
     rows = torch.tensor([row for row in range(n) if row not in bad], dtype=torch.long)
     told = tuple(Quarantined(images.sources[row], bad[row]) for row in sorted(bad))
-    return StoredPixels(pixels[rows.numpy()] if bad else pixels, aspects[rows], rows, told)
+    return StoredPixels(pixels, aspects[rows], rows, told)
+
+
+def _mapped(n: int, side: int, folder: Path) -> UInt8[np.ndarray, "n side side 3"]:
+    """Return an array in a file that has no name, so that not even a kill leaves it behind."""
+    needed = 3 * n * side**2
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:
+            reserve(file.fileno(), needed)
+            return np.memmap(file, np.uint8, "r+", shape=(n, side, side, 3))
+    except OSError as error:
+        why = f"no room for {n} decoded images of {needed:,} bytes in all ({error.strerror})"
+        raise OSError(error.errno, why, str(folder)) from error
+
+
+def reserve(file: int, n_bytes: int) -> None:
+    """Take an open file's room from the disk, where the system can do so beforehand.
+
+    A write to a mapped file on a full disk kills the process without a word.
+
+    Raises:
+        OSError: If there is not as much.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file, 0, n_bytes)
+    except OSError as error:
+        if error.errno not in UNABLE:
+            raise
 
 
 def _side(images: ImageSet, size: int) -> int:

@@ -11,10 +11,9 @@ Differs: the last epoch counts, where the published run kept the one that was be
     the soft labels of He et al. (arXiv 2210.07574) where the images have them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -33,7 +32,7 @@ from nameonly.backbones._network import (
     pretrained_weights,
 )
 from nameonly.images import Quarantined
-from nameonly.loop import Schedule, Trained, minimise
+from nameonly.loop import Schedule, Trained, minimise, with_short_warmup
 from nameonly.ops.averaging import RunningAverage
 from nameonly.ops.chance import batch_generator
 from nameonly.training._pixels import (
@@ -69,7 +68,7 @@ class ImageClassifier:
     """A network, trained from its first layer to its last.
 
     Memory: the network three times (four with ``average``) and a batch; decoded images are mapped
-    from a temporary file.
+    from a file without a name in the checkpoint's folder, or the system's for temporary files.
 
     Attributes:
         architecture: As timm names it.
@@ -77,7 +76,7 @@ class ImageClassifier:
         pretrained: Empty to start from random weights; ``"timm"`` for the weights that timm's hub
             has for the architecture; or a safetensors file of such weights.
         size: Side of the images that the network sees.
-        schedule: Length, rate and optimiser.
+        schedule: Length, rate and optimiser; a warm-up longer than a quarter of it is cut to that.
         operations: RandAugment's operations on every image; 0 for none.
         magnitude: Theirs, in [0, 1].
         least_area: Smallest share of an image that a crop shows.
@@ -116,6 +115,8 @@ class ImageClassifier:
     unreadable_: tuple[Quarantined, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.options, Mapping):
+            raise ValueError(f"options must be a JSON object, got {self.options!r}")
         for name in ("magnitude", "smoothing", "softness", "average", "least_area"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
@@ -124,6 +125,14 @@ class ImageClassifier:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
         if 1 in (self.average, self.smoothing) or self.least_area == 0:
             raise ValueError("average and smoothing must be below 1, and least_area above 0")
+
+    def check(self, n_classes: int) -> None:
+        """Refuse what cannot be trained, before the long work of making images to train on.
+
+        Raises:
+            ValueError: If timm is missing, or has no such architecture for this size.
+        """
+        self._begin(n_classes)
 
     def fit(
         self,
@@ -147,32 +156,33 @@ class ImageClassifier:
             ValueError: If no image is selected or none can be read, timm is missing, or it has no
                 such architecture for this size.
             FloatingPointError: If the loss is not finite.
+            OSError: If there is no room for the decoded images or the checkpoint.
         """
         pseudo_labels.check_fits(images)
         selected: list[int] = pseudo_labels.selected.nonzero()[:, 0].tolist()
         chosen = torch.tensor(sorted(selected, key=images.ids.__getitem__))
         network, mean, std = self._begin(len(class_names))
-        with TemporaryDirectory() as folder:
-            stored = store_pixels(images.subset(chosen.tolist()), self.size, Path(folder))
-            labels = pseudo_labels.subset(chosen[stored.rows])
-            targets = training_targets(labels, self.softness, self.smoothing)
-            targets = targets * image_weights(labels, self.balanced)[:, None]
-            parameters = list(network.parameters())
-            changed = [*parameters, *network.buffers()]
-            average = RunningAverage(changed, self.average) if self.average else None
-            self.losses_ = minimise(
-                self._loss(network, stored, targets, (mean, std)),
-                Trained(
-                    parameters,
-                    [*network.buffers(), *(average.state if average else ())],
-                    average.update if average else None,
-                ),
-                len(targets),
-                self.schedule,
-                seed=self.seed,
-                checkpoint=checkpoint,
-                on_epoch=on_epoch,
-            )
+        folder = checkpoint and checkpoint.parent
+        stored = store_pixels(images.subset(chosen.tolist()), self.size, folder)
+        labels = pseudo_labels.subset(chosen[stored.rows])
+        targets = training_targets(labels, self.softness, self.smoothing)
+        targets = targets * image_weights(labels, self.balanced)[:, None]
+        parameters = list(network.parameters())
+        changed = [*parameters, *network.buffers()]
+        average = RunningAverage(changed, self.average) if self.average else None
+        self.losses_ = minimise(
+            self._loss(network, stored, targets, (mean, std)),
+            Trained(
+                parameters,
+                [*network.buffers(), *(average.state if average else ())],
+                average.update if average else None,
+            ),
+            len(targets),
+            with_short_warmup(self.schedule),
+            seed=self.seed,
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+        )
         if average is not None:
             average.put()
         state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
@@ -217,7 +227,7 @@ class ImageClassifier:
             generator = batch_generator(rows, self.seed)
             # batch norms need two images
             rows = rows.repeat(2) if len(rows) == 1 else rows
-            found = stored.pixels[rows.numpy()]
+            found = stored.batch(rows)
             if self.operations:
                 found = with_operations(found, self.operations, self.magnitude, generator)
             maps = random_crops(stored.aspects[rows], self.least_area, self.flip, generator)
