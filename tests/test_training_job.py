@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -57,6 +58,7 @@ def test_a_command_trains_and_its_network_is_deployed(made, run, digits, tmp_pat
     assert found["onnx"]["model.onnx"]["max_difference"] < 1e-5
     assert found["onnx"]["model.onnx"]["same_labels"] == 1.0
     assert set(found["onnx"]) == {"model.onnx", "model.int8.onnx"}
+    assert found["learnt"]["images"] == 90 and 0 <= found["learnt"]["share"] <= 1
     assert len(found["losses"]) == 2 and found["unreadable"] == []
     names = {p.name for p in (out / "classifier").iterdir()}
     assert names >= {"classifier.json", "classifier.safetensors", "README.md", *found["onnx"]}
@@ -125,6 +127,18 @@ def test_a_killed_training_goes_on_and_ends_the_same(made, tmp_path):
     )
     assert a == b
     assert not any(states.iterdir())
+
+
+def test_images_that_are_broken_are_told_and_not_counted(made, tmp_path):
+    copy = shutil.copytree(made, tmp_path / "made")
+    broken = sorted((copy / "images" / "zero").iterdir())[0]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    wanted = Training([copy], QUICK, cache=tmp_path / "c")
+    found = training_job.train(wanted, tmp_path / "out")
+    assert sum(found["per_class"].values()) == found["images"] == found["learnt"]["images"]
+    (told,) = found["unreadable"]
+    assert told["path"] == "images/zero/" + broken.name
 
 
 def test_what_cannot_be_trained_on_is_told(made, run, tmp_path):

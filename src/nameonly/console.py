@@ -317,6 +317,13 @@ class Console:
         )
         if found["unreadable"]:
             self.line(f"{len(found['unreadable']):,} could not be read: see run.json")
+        learnt = found["learnt"]
+        self.line(
+            f"{share(learnt['share'])} of {learnt['images']} images that it learnt from are "
+            "labelled as they were taught"
+        )
+        if learnt["share"] < 2 / len(found["classes"]):
+            self.line("that is little more than chance: train longer, or look at the images")
         for name, parity in found["onnx"].items():
             self.line(
                 f"{name}: {share(parity['same_labels'])} of {parity['images']} images labelled as "

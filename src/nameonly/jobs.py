@@ -307,7 +307,7 @@ def _finish(outcome: Outcome, facts: dict[str, Any], journal: Journal, folder: P
         if images is not None and isinstance(classifier.backbone, NetworkBackbone):
             with journal.stage("export"):
                 names = classifier.label_space.class_names
-                shown = some_images(images, range(len(images)))
+                _, shown = some_images(images, range(len(images)))
                 summary["onnx"] = write_onnx(
                     classifier.backbone, names, folder / "classifier", shown
                 )

@@ -223,12 +223,20 @@ def train(wanted: Training, out: Path, journal: Journal | None = None) -> dict[s
             product.save(place / "classifier", classifier_card(product))
         with journal.stage("export"):
             assert isinstance(product.backbone, NetworkBackbone)
-            rows = lesson.labels.selected.nonzero()[:, 0].tolist()
+            rows, shown = some_images(
+                lesson.images, lesson.labels.selected.nonzero()[:, 0].tolist()
+            )
+            said = product.backbone.encode_images(shown).argmax(dim=1).cpu()
+            taught = lesson.labels.labels[list(rows)].cpu()
+            facts["learnt"] = {
+                "images": len(rows),
+                "share": (said == taught).double().mean().item(),
+            }
             facts["onnx"] = write_onnx(
                 product.backbone,
                 lesson.class_names,
                 place / "classifier",
-                some_images(lesson.images, rows),
+                shown,
                 wanted.int8,
             )
         facts["timings"] = journal.timings
@@ -249,7 +257,9 @@ def _facts(wanted: Training, lesson: Lesson, trainer: ImageClassifier) -> dict[s
     """Return what the run says of itself."""
     card = methods.card("training", methods.name_of(trainer))
     unreadable = [*lesson.unreadable, *trainer.unreadable_]
-    counts = lesson.labels.candidates.sum(dim=0).tolist()
+    bad = {q.source for q in trainer.unreadable_}
+    read = torch.tensor([source not in bad for source in lesson.images.sources])
+    counts = lesson.labels.candidates[read].sum(dim=0).tolist()
     settings = methods.settings_of(trainer)
     return {
         "command": "train",

@@ -92,7 +92,8 @@ def test_int8_is_smaller_and_close(exported, pictures, tmp_path):
 def test_compared_images_are_spread_over_all(all_digits, n):
     images, _ = open_images(str(all_digits[0]))
     rows = list(range(n))
-    shown = some_images(images, rows)
+    chosen, shown = some_images(images, rows)
+    assert chosen[0] == 0 and chosen[-1] == n - 1 and len(set(chosen)) == len(shown)
     assert len(shown) == min(n, 256)
     first, last = (np.asarray(load_image(images, row)) for row in (rows[0], rows[-1]))
     assert np.array_equal(np.asarray(shown[0]), first)

@@ -89,21 +89,23 @@ def write_onnx(
     return {path.name: asdict(compare_with_torch(path, backbone, images)) for path in written}
 
 
-def some_images(images: ImageSet, rows: Sequence[int]) -> list[Image.Image]:
-    """Return up to 256 of the rows' images, evenly chosen; those that cannot be read are left out.
+def some_images(
+    images: ImageSet, rows: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[Image.Image, ...]]:
+    """Return up to 256 of the rows, evenly chosen, and their images.
 
     Args:
-        images: The images.
+        images: The images; those that cannot be read are left out.
         rows: Of those that may be chosen.
     """
     found = []
     chosen = np.linspace(0, len(rows) - 1, min(COMPARED_ON, len(rows))).round().astype(int)
     for row in (rows[i] for i in chosen):
         try:
-            found.append(load(images, row))
+            found.append((row, load(images, row)))
         except BadImageError:  # told where it was read first
             continue
-    return found
+    return tuple(row for row, _ in found), tuple(image for _, image in found)
 
 
 def export_onnx(backbone: NetworkBackbone, class_names: Sequence[str], path: Path) -> None:
