@@ -34,7 +34,7 @@ from nameonly.ops.labelling import hard_candidates
 from nameonly.training.image_classifier import ImageClassifier
 from nameonly.types import PseudoLabels
 
-CASES = (("resnet10t", 64, 2000), ("mobilenetv3_small_050", 128, 1000), ("resnet18", 224, 400))
+CASES = (("resnet10t", 64, 960), ("mobilenetv3_small_050", 128, 640), ("resnet18", 160, 128))
 CLASSES, BATCH, RATE, DECAY = 4, 64, 1e-3, 0.05
 
 

@@ -48,19 +48,16 @@ class Schedule:
     spare_vectors: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("epochs", 0),
-            ("batch_size", 1),
-            ("warmup_epochs", 0),
-            ("weight_decay", 0),
-        ):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("learning_rate", "epsilon"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip must be above 0, or null for none, got {self.clip}")
+        least = {"batch_size": 1}
+        for name in ("epochs", "batch_size", "learning_rate", "warmup_epochs", "weight_decay"):
+            if not getattr(self, name) >= least.get(name, 0):
+                raise ValueError(
+                    f"{name} must be at least {least.get(name, 0)}, got {getattr(self, name)}"
+                )
+        for name in ("epsilon", "clip"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be above 0, got {value}")
 
     def rate(self, step: int, steps_per_epoch: int) -> float:
         """Return the learning rate of a step, counted from zero."""
