@@ -183,7 +183,8 @@ class Console:
         if seconds is None:
             told = f"{found['model']} is not on this machine, so that the time is not known"
         else:
-            told = f"about {seconds:.0f} s, {found['seconds_adapting']:.0f} s of it LoRA"
+            adapting = found["seconds_adapting"]
+            told = f"about {seconds:.0f} s" + (f", {adapting:.0f} s of it LoRA" if adapting else "")
         self.line(f"before it learns, {n:,} synthetic images would be drawn: {told}")
 
     def evaluation(self, found: "Evaluation") -> None:

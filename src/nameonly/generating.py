@@ -346,11 +346,8 @@ def fused(adapted: Adapted, task: Task, adapter: Adapter) -> Adapted:
         raise ValueError("there are no synthetic images to mix a classifier of in")
     real = task.features
     if adapted.backbone is not None:
-        made = encoded_anew(support.images, adapted.backbone)
-        support, real = (
-            replace(support, features=made),
-            encoded_anew(_images(task), adapted.backbone),
-        )
+        real = encoded_anew(_images(task), adapted.backbone)
+        support = replace(support, features=encoded_anew(support.images, adapted.backbone))
     fitted = fit_to_support(adapter, support, task.text)
     scorer = MixedScorer(adapted.scorer, fitted, support.settings.auxiliary_weight)
     return replace(adapted, scorer=scorer, logits=scorer.predict_logits(real))

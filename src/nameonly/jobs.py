@@ -308,9 +308,12 @@ def _finish(outcome: Outcome, facts: dict[str, Any], journal: Journal, folder: P
             with journal.stage("export"):
                 names = classifier.label_space.class_names
                 _, shown = some_images(images, range(len(images)))
-                summary["onnx"] = write_onnx(
-                    classifier.backbone, names, folder / "classifier", shown
-                )
+                try:
+                    summary["onnx"] = write_onnx(
+                        classifier.backbone, names, folder / "classifier", shown
+                    )
+                except ValueError as error:  # hours of training are not lost with it
+                    summary["repairs"].append(f"model.onnx could not be written: {error}")
         with journal.stage("report"):
             write_report(folder / "report.html", _report_input(outcome, summary))
         outputs.write_run(folder, summary)

@@ -1,9 +1,11 @@
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from diffusion_models import generator
 
+from nameonly import jobs
 from nameonly.loop import Schedule
 from nameonly.recipes.ma_zsc import MaZsc
 from nameonly.synthesis.support_set import SupportSet
@@ -94,3 +96,23 @@ def test_label_save_load_and_predict_also_by_its_onnx_file(labels_and_predicts):
     run = labels_and_predicts("ma_zsc", **{f"training.{k}": v for k, v in settings.items()})
     assert (run.out / "classifier" / "model.onnx").is_file()
     assert run.summary["onnx"]["model.onnx"]["max_difference"] < 1e-5
+
+
+def test_labels_outlive_an_onnx_file_that_cannot_be_written(
+    recipe, all_digits, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    run = jobs.label(
+        all_digits[0],
+        list(CLASS_NAMES),
+        recipe=recipe,
+        backbone="tiny",
+        limit=20,
+        out=tmp_path / "out",
+        cache=tmp_path / "cache",
+    )
+    assert run.summary["counts"]["labelled"] == 20 and "onnx" not in run.summary
+    (told,) = run.summary["repairs"]
+    assert told.startswith("model.onnx could not be written") and "train" in told
+    there = {p.name for p in (tmp_path / "out" / "classifier").iterdir()}
+    assert there == {"README.md", "classifier.json", "classifier.safetensors"}

@@ -136,6 +136,7 @@ def export_onnx(backbone: NetworkBackbone, class_names: Sequence[str], path: Pat
     except OSError:
         raise
     except Exception as error:  # the exporter has many kinds of its own
+        partial.unlink(missing_ok=True)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{backbone.architecture} cannot be written as ONNX: {reason}") from error
     model = onnx.load(partial)

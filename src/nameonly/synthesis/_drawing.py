@@ -127,7 +127,7 @@ class Drawing:
         """Return the row of an image that is there, or that was given up after as many draws."""
         wanted = self._row(request)
         path, row = folder / wanted["path"], told.get(wanted["path"])
-        if row is not None and not row["made"] and row["draws"] >= self.draws:
+        if row is not None and not row["made"] and row.get("draws", 0) >= self.draws:
             alike = all(row.get(k) == wanted[k] for k in wanted if k != SPELLING)
             return row if alike else None
         # a table stands for whole files, so that their pixels need not be decoded

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from nameonly.backbones._devices import choose_device, choose_dtype
 from nameonly.loop import Schedule, minimise
@@ -109,12 +109,11 @@ class DomainLora:
             FloatingPointError: If the loss or a latent is not finite.
         """
         pseudo_labels.check_fits(images)
-        pipeline = self._pipeline(model)
+        pipeline, parameters = self._begin(model)
         selected: list[int] = pseudo_labels.selected.nonzero()[:, 0].tolist()
         rows = sorted(selected, key=lambda i: images.ids[i])
         chosen = images.subset(rows)
         labels = pseudo_labels.labels[rows]
-        parameters = add_lora(pipeline, self.rank, self.seed)
         mark, kept = fingerprint(model), folder / LATENTS
         latents = encode_latents(chosen, pipeline, mark, self.flip, kept)
         captions = [self.template.replace("{}", name) for name in label_space.class_names]
@@ -150,8 +149,7 @@ class DomainLora:
         """
         epochs = max(0, self.schedule.epochs - epochs_behind(folder))
         begun = time.perf_counter()
-        pipeline = self._pipeline(model)
-        parameters = add_lora(pipeline, self.rank, self.seed)
+        pipeline, parameters = self._begin(model)
         loading = time.perf_counter() - begun
         size, unet = min(n, self.schedule.batch_size), pipeline.unet.config
         mean = torch.zeros(1, size, unet.in_channels, unet.sample_size, unet.sample_size)
@@ -167,14 +165,16 @@ class DomainLora:
         )
         return loading + (ends[2] - ends[0]) / 2 * epochs * n / size
 
-    def _pipeline(self, model: Path) -> Any:
+    def _begin(self, model: Path) -> tuple[Any, list[nn.Parameter]]:
+        """Return the pipeline with a LoRA, and what of it is to be trained."""
         device = choose_device(self.device)
         pipeline = load_pipeline(model, device=device, dtype=choose_dtype(self.dtype, device))
+        parameters = add_lora(pipeline, self.rank, self.seed)
         # a sampler's own noise may be on another scale, or have its levels in another order
         pipeline.scheduler = import_diffusers().DDPMScheduler.from_config(pipeline.scheduler.config)
-        if self.gradient_checkpointing and hasattr(pipeline, "unet"):
+        if self.gradient_checkpointing:
             pipeline.unet.enable_gradient_checkpointing()
-        return pipeline
+        return pipeline, parameters
 
     def _loss(
         self,
