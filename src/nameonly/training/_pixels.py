@@ -43,7 +43,7 @@ class StoredPixels:
         unreadable: The others, and why.
     """
 
-    pixels: UInt8[np.ndarray, "m s s 3"]
+    pixels: UInt8[np.ndarray, "n2 s s 3"]
     aspects: Float[Tensor, " n"]
     rows: Int[Tensor, " n"]
     unreadable: tuple[Quarantined, ...]
