@@ -26,6 +26,7 @@ STAGES = {
     "encode": "encoding images",
     "text": "encoding class names",
     "adapt": "adapting",
+    "measure": "judging the synthetic images",
     "estimate": "trying a few steps",
     "generate": "making images",
     "filter": "comparing with the class names",
@@ -147,6 +148,11 @@ class Console:
                 self.line(f"{counts[key]:,} {words}")
         if counts.get("changed_by_adaptation", 0) > counts["sources"] / 2:
             self.line("adapting changed more than half of the labels: look at the report first")
+        if made := run.summary.get("synthetic"):
+            recognised = share(made["recognised"])
+            self.line(
+                f"{made['n']:,} synthetic images learnt from, {recognised} of them recognised"
+            )
         for words in run.summary["repairs"]:
             self.line(words)
         self.line(f"labels      {run.out}/labels.parquet")

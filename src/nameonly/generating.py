@@ -308,7 +308,8 @@ def made_support(
         foretell(task.on_note, generator, requests, folder)
         made = generator.generate(requests, folder, task.on_progress)
     features = features_in_order(made.images, task.backbone, _cache(task), task.on_progress)
-    return Support(features, made.images, made.labels(task.label_space), settings)
+    labels = made.labels(task.label_space)
+    return Support(features, made.images, labels, settings, made.rows, folder)
 
 
 def fit_to_support(adapter: Adapter, support: Support, text: TextClassifier) -> Adapter:
@@ -331,7 +332,9 @@ def enriched(task: Task, support: Support, adapter: Adapter) -> Task:
 
 
 def fused(adapted: Adapted, task: Task, adapter: Adapter) -> Adapted:
-    """Return what was learnt, mixed with a classifier of the task's synthetic images.
+    """Return what was learnt with the task's synthetic images, and with their own classifier.
+
+    The latter is mixed in where the images' settings say ``at_test``.
 
     Args:
         adapted: Its scorer reads the features of its backbone, or of the task's.
@@ -344,6 +347,9 @@ def fused(adapted: Adapted, task: Task, adapter: Adapter) -> Adapted:
     support = task.support
     if support is None:
         raise ValueError("there are no synthetic images to mix a classifier of in")
+    adapted = replace(adapted, support=support)
+    if not support.settings.at_test:
+        return adapted
     real = task.features
     if adapted.backbone is not None:
         real = encoded_anew(_images(task), adapted.backbone)

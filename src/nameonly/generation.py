@@ -28,7 +28,7 @@ from nameonly.preparation import given_labels
 from nameonly.prompts.templates import Templates
 from nameonly.pseudo_labels import PseudoLabeller
 from nameonly.pseudo_labels.top_k_per_class import TopKPerClass
-from nameonly.report.synthetic import BeforeAfter, write_synthetic_report
+from nameonly.report.synthetic import BeforeAfter, MadeImages, write_synthetic_report
 from nameonly.store import default_cache
 from nameonly.synthesis._drawing import LOCK
 from nameonly.synthesis._locks import held
@@ -325,8 +325,8 @@ def _report(wanted: Wanted, made: SyntheticImages, real: Features | None, out: P
         return Image.open(out / path)
 
     dropped = summary(out)["dropped"]
-    page = out / "report.html"
-    write_synthetic_report(page, read_table(out), dropped, measured, opened, before_after)
+    shown = MadeImages(read_table(out), measured, opened)
+    write_synthetic_report(out / "report.html", shown, dropped, before_after)
 
 
 def _measured(wanted: Wanted, made: SyntheticImages, real: Features | None) -> Measured:

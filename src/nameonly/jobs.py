@@ -30,6 +30,7 @@ from nameonly.pipeline import ImageSpec, Outcome, adapt, backbone_for, read_inpu
 from nameonly.preparation import Setup
 from nameonly.recipes import Recipe
 from nameonly.report.html import ReportInput, write_report
+from nameonly.report.synthetic import MadeImages
 from nameonly.store import default_cache
 from nameonly.types import LabelSpace
 
@@ -298,6 +299,8 @@ def _finish(outcome: Outcome, facts: dict[str, Any], journal: Journal, folder: P
     }
     if note := classifier.backbone.note:
         summary["backbone"]["note"] = note
+    if outcome.support is not None:
+        summary["synthetic"] = outputs.synthetic(outcome)
     if folder is not None:
         with journal.stage("write"):
             outputs.write_labels(folder, table)
@@ -338,4 +341,16 @@ def _report_input(outcome: Outcome, summary: dict[str, Any]) -> ReportInput:
         quarantine=tuple((q.source, q.reason) for q in outcome.inputs.quarantined),
         duplicates=outputs.duplicate_groups(outcome),
         open_image=None if images is None else open_image,
+        made=_made_images(outcome),
     )
+
+
+def _made_images(outcome: Outcome) -> MadeImages | None:
+    support = outcome.support
+    if support is None:
+        return None
+
+    def opened(path: str) -> Image.Image:
+        return Image.open(support.folder / path)
+
+    return MadeImages(support.rows, outcome.worth, opened)

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,18 @@ def duplicate_groups(outcome: Outcome) -> tuple[tuple[str, ...], ...]:
     for source, image_id in zip(outcome.inputs.sources, outcome.predictions.ids, strict=True):
         groups.setdefault(image_id, []).append(source)
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+
+def synthetic(outcome: Outcome) -> dict[str, Any]:
+    """Return what a run's synthetic images are, where they lie and what all of them are worth."""
+    support = outcome.support
+    assert support is not None and outcome.worth is not None
+    return {
+        "folder": str(support.folder),
+        "model": support.rows[0]["model"],
+        "lora": support.rows[0]["lora"],
+        **asdict(outcome.worth.all),
+    }
 
 
 def counts(outcome: Outcome) -> dict[str, Any]:

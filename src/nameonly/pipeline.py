@@ -27,7 +27,8 @@ from nameonly.preparation import (
     text_classifier,
     training_folder,
 )
-from nameonly.task import Task
+from nameonly.task import Support, Task
+from nameonly.trust.synthetic import Measured, measure
 from nameonly.types import Features, ImageSet, Predictions, PseudoLabels
 
 ImageSpec = str | Path | Sequence[str | Path]
@@ -83,6 +84,8 @@ class Outcome:
         pseudo_labels: What the recipe was fitted on, over distinct images.
         given: Known label of every source, -1 = none; None where none were given.
         transductive: Whether these predictions say more of these images than the classifier does.
+        support: The synthetic images that were learnt from, where there were some.
+        worth: What these are worth, beside the images that were labelled.
     """
 
     inputs: Inputs
@@ -92,6 +95,8 @@ class Outcome:
     pseudo_labels: PseudoLabels | None = None
     given: Int[Tensor, " n"] | None = None
     transductive: bool = False
+    support: Support | None = None
+    worth: Measured | None = None
 
 
 def read_inputs(
@@ -175,6 +180,11 @@ def adapt(
     with journal.stage("adapt"):
         folder = kept.enter_context(training_folder(setup, task))
         adapted = setup.recipe.fit(replace(task, checkpoints=folder))
+    support, worth = adapted.support, None
+    if support is not None:
+        with journal.stage("measure"):
+            tricks = [str(row["trick"]) for row in support.rows]
+            worth = measure(support.features, support.labels, text, features, tricks)
     with journal.stage("decide"):
         logits = scores(task, adapted)
         decision = setup.recipe.decisions.fit(logits, features)
@@ -194,6 +204,8 @@ def adapt(
         adapted.pseudo_labels,
         None if given is None else given[rows],
         adapted.logits is not None and adapted.backbone is None,
+        support,
+        worth,
     )
 
 

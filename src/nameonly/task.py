@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -18,19 +19,23 @@ OnNote = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Support:
-    """Synthetic images that prompts learn from beside the real ones.
+    """Synthetic images that are learnt from.
 
     Attributes:
         features: One row per image.
         images: In the same order.
         labels: The class that each was made for.
         settings: What they count.
+        rows: How each was made, see ``synthetic.py``.
+        folder: That they lie in.
     """
 
     features: Features
     images: ImageSet
     labels: Int[Tensor, " m"]
     settings: SupportSet
+    rows: tuple[dict[str, Any], ...]
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,11 @@ class Adapted:
         logits: Scores of the very images it was fitted on, where the method is transductive and
             says more of them than the scorer would.
         backbone: The backbone that the scorer's features come from, where the method changed it.
+        support: The synthetic images that it learnt from, where there were some.
     """
 
     scorer: Scorer
     pseudo_labels: PseudoLabels | None = None
     logits: Float[Tensor, "n c"] | None = None
     backbone: Backbone | None = None
+    support: Support | None = None

@@ -1,6 +1,7 @@
 """Recipes at their own settings, but with a few passes over the images."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,6 +55,13 @@ def labels_and_predicts(digits, model, tmp_path):
         for saved in (out, *out.glob("classifier/*.onnx")):
             again = predict(saved, digits)
             assert again.table["label"].to_pylist() == made.table["label"].to_pylist()
+        told = made.summary["synthetic"]
+        assert told["n"] == 20 and told["n_real"] == made.summary["counts"]["images"]
+        assert len(list(Path(told["folder"]).rglob("*.webp"))) == 20
+        page = (out / "report.html").read_text()
+        shown = page[page.index('id="synthetic"') : page.index('id="changes"')]
+        assert shown.count("data:image/webp") == 20 and "could not be opened" not in shown
+        assert "told apart" in shown.casefold()
         return made
 
     return labels

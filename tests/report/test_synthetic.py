@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nameonly.report.synthetic import BeforeAfter, write_synthetic_report
+from nameonly.report.synthetic import BeforeAfter, MadeImages, write_synthetic_report
 from nameonly.trust.synthetic import Measured, Worth
 
 WHOLE = Worth(24, 60, 0.65, 4.8, 0.97, 1.0, 0.5, 0.104, 4.51, 0.98)
@@ -36,7 +36,8 @@ def opened(path):
 @pytest.fixture
 def page(tmp_path):
     def write(measured, rows, dropped=None, *more):
-        write_synthetic_report(tmp_path / "r.html", rows, dropped or {}, measured, opened, *more)
+        made = MadeImages(rows, measured, opened)
+        write_synthetic_report(tmp_path / "r.html", made, dropped or {}, *more)
         return (tmp_path / "r.html").read_text()
 
     return write

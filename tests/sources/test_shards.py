@@ -129,7 +129,7 @@ def test_negative_size_ends(tmp_path):
     assert "not an uncompressed tar shard" in told[""]
 
 
-# named, because gzip writes the time into its header: two processes would not agree on the test's name
+# named: bytes as names must be the same in every process that collects the tests
 @pytest.mark.parametrize(
     "data",
     [b"text" * 300, gzip.compress(bytes(10240), mtime=0), b"\xff" * 512],

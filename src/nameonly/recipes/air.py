@@ -62,4 +62,4 @@ class Air:
         support = made_support(task, self.prompt_tricks, made, self.support_set)
         task = enriched(task, support, self.adapters)
         adapted = self.relabelling.run(task, self.pseudo_labels, self.prompt_learning)
-        return fused(adapted, task, self.adapters) if self.support_set.at_test else adapted
+        return fused(adapted, task, self.adapters)

@@ -58,4 +58,6 @@ class MaZsc:
         support = made_support(task, self.prompt_tricks, self.text_to_image, self.support_set)
         logits, space = task.start_logits(), task.label_space
         labels = self.pseudo_labels.label(task.features, logits, space, task.given)
-        return learn(replace(task, support=support), self.training, labels)
+        return replace(
+            learn(replace(task, support=support), self.training, labels), support=support
+        )

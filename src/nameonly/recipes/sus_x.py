@@ -51,4 +51,4 @@ class SusX:
     def fit(self, task: Task) -> Adapted:
         """Return the adapter on the support set."""
         support = made_support(task, self.prompt_tricks, self.text_to_image, self.support_set)
-        return Adapted(fit_to_support(self.adapters, support, task.text))
+        return Adapted(fit_to_support(self.adapters, support, task.text), support=support)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from nameonly.report import cards, sections
@@ -19,7 +18,9 @@ from nameonly.report.answers import (
     rank_answers,
 )
 from nameonly.report.examples import largest_classes
-from nameonly.report.wording import clean, counted, share_text, shortened
+from nameonly.report.synthetic import MadeImages, shown_images
+from nameonly.report.templates import environment
+from nameonly.report.wording import share_text, shortened
 
 _NAME_LENGTH = 80
 # A gallery further down the page starts closed, so that the page can be overlooked.
@@ -40,6 +41,7 @@ class ReportInput:
         quarantine: Files that could not be used, as (source, reason).
         duplicates: Groups of sources with equal bytes.
         open_image: Opens the image of a row; None when the run had features only.
+        made: Synthetic images that the run learnt from, where there were some.
 
     Raises:
         ValueError: If the shapes do not match, a label is no class, or the probabilities are not
@@ -55,6 +57,7 @@ class ReportInput:
     quarantine: tuple[tuple[str, str], ...]
     duplicates: tuple[tuple[str, ...], ...]
     open_image: Callable[[int], Image.Image] | None
+    made: MadeImages | None = None
 
     def __post_init__(self) -> None:
         n_images, n_classes = len(self.sources), len(self.class_names)
@@ -107,21 +110,6 @@ def _check_probs(probs: np.ndarray) -> None:
         raise ValueError(f"probabilities are not negative, got {probs.min():g}")
 
 
-def environment() -> Environment:
-    """Return the page templates, with everything from outside escaped."""
-    environment = Environment(
-        loader=PackageLoader("nameonly", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=clean,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["shortened"] = shortened
-    environment.globals["counted"] = counted
-    return environment
-
-
 def _page(report: ReportInput) -> dict[str, Any]:
     names = tuple(shortened(name, _NAME_LENGTH) for name in report.class_names)
     answers = rank_answers(report.probs, report.labels)
@@ -139,6 +127,7 @@ def _page(report: ReportInput) -> dict[str, Any]:
         **_pictures(report, names, answers),
         "quarantine": sections.quarantine_table(report.quarantine),
         "duplicates": sections.duplicate_groups(report.duplicates),
+        "made": None if report.made is None else shown_images(report.made),
         "settings": sections.setting_tables(report.run),
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from nameonly.report.html import environment
+from nameonly.report.templates import environment
 from nameonly.report.thumbnails import Thumbnail, make_thumbnail
 from nameonly.trust.synthetic import Measured, Worth
 
@@ -50,48 +50,67 @@ class BeforeAfter:
     folder: str
 
 
+@dataclass(frozen=True)
+class MadeImages:
+    """Synthetic images of a folder.
+
+    Attributes:
+        rows: Of ``synthetic.parquet``.
+        measured: What the kept images are worth; None where no backbone looked at them.
+        open_image: Opens the image at a path of the table.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    measured: Measured | None
+    open_image: Callable[[str], Image.Image]
+
+
+def shown_images(made: MadeImages) -> dict[str, Any]:
+    """Return what a page says of synthetic images: figures, and the first ones of every class."""
+    kept = [row for row in made.rows if row["kept"]]
+    names = list(dict.fromkeys(str(row["class_name"]) for row in made.rows))
+    galleries = [
+        (name, _pictures([row for row in kept if row["class_name"] == name], made.open_image))
+        for name in names[:MOST_CLASSES]
+    ]
+    measured = made.measured
+    return {
+        "n_kept": len(kept),
+        "n_asked": len(made.rows),
+        "n_classes": len(names),
+        "first": made.rows[0],
+        "worth": [] if measured is None else _table(measured),
+        "compared": measured is not None and measured.all.n_real > 0,
+        "galleries": galleries,
+        "n_other_classes": max(0, len(names) - MOST_CLASSES),
+    }
+
+
 def write_synthetic_report(
     path: Path,
-    rows: Sequence[Mapping[str, Any]],
+    made: MadeImages,
     dropped: Mapping[str, int],
-    measured: Measured | None,
-    open_image: Callable[[str], Image.Image],
     before_after: BeforeAfter | None = None,
 ) -> None:
     """Write the page; an older one is replaced.
 
     Args:
         path: Where the page goes.
-        rows: Of ``synthetic.parquet``.
-        dropped: How many images are left out, by reason.
-        measured: What the kept images are worth; None where no backbone looked at them.
-        open_image: Opens the image at a path of the table.
+        made: The images.
+        dropped: How many of them are left out, by reason.
         before_after: What an adaptation of the model changed, where it was adapted.
 
     Raises:
         OSError: If it cannot be written.
     """
-    kept = [row for row in rows if row["kept"]]
-    names = list(dict.fromkeys(str(row["class_name"]) for row in rows))
-    galleries = [
-        (name, _pictures([row for row in kept if row["class_name"] == name], open_image))
-        for name in names[:MOST_CLASSES]
-    ]
     page = (
         environment()
         .get_template("synthetic.html.jinja")
         .render(
-            n_kept=len(kept),
-            n_asked=len(rows),
-            n_classes=len(names),
-            first=rows[0],
+            made=shown_images(made),
             dropped=dict(dropped),
-            worth=[] if measured is None else _table(measured),
-            compared=measured is not None and measured.all.n_real > 0,
             changes=[] if before_after is None else _changes(before_after),
-            pairs=[] if before_after is None else _pairs(before_after, open_image),
-            galleries=galleries,
-            n_other_classes=max(0, len(names) - MOST_CLASSES),
+            pairs=[] if before_after is None else _pairs(before_after, made.open_image),
         )
     )
     path.write_text(page, encoding="utf-8")
