@@ -32,7 +32,7 @@ ORDER = [
     {"outputs", "heads"},
     {"jobs", "bench", "generation", "training_job"},
     {"doctor", "demo", "console"},
-    {"cli", "cli_options", "cli_train"},
+    {"cli", "cli_options", "cli_generate", "cli_train"},
 ]
 LEVEL = {name: i for i, group in enumerate(ORDER) for name in group}
 
