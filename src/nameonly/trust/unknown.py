@@ -1,0 +1,82 @@
+"""How likely an image belongs to none of the named classes.
+
+Papers: Energy: Liu et al. Energy-based Out-of-distribution Detection. NeurIPS 2020, arXiv
+    2010.03759, eq. 4. Maximum concept matching: Ming et al. Delving into Out-of-Distribution
+    Detection with Vision-Language Representations. NeurIPS 2022, arXiv 2211.13445, eq. 1.
+    Neighbours: Sun et al. Out-of-Distribution Detection with Deep Nearest Neighbors. ICML 2022,
+    arXiv 2204.06507. Names of other things: Jiang et al. Negative Label Guided OOD Detection.
+    ICLR 2024, arXiv 2403.20078, eq. 5.
+Differs: neighbours are sought among the unlabelled images themselves, at the k-th of them.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from nameonly.ops.neighbours import nearest_neighbours
+from nameonly.types import Features, TextClassifier
+
+# of cosines; CLIP's concept matching does without the trained scale
+MATCHING_TEMPERATURE = 0.1
+NEIGHBOURS = 10
+# robust standard deviations above the median
+SUSPECTED = 2.5
+TO_DEVIATION = 1.4826
+
+
+def energy_score(features: Features, text: TextClassifier) -> Float[Tensor, " n"]:
+    """Return the energy of the zero-shot logits: higher for images that no name fits."""
+    return -text.predict_logits(features).logsumexp(dim=1) / text.logit_scale
+
+
+def concept_matching_score(
+    features: Features, text: TextClassifier, temperature: float = MATCHING_TEMPERATURE
+) -> Float[Tensor, " n"]:
+    """Return one minus the largest softmax of the cosines (MCM)."""
+    cosines = text.predict_logits(features) / text.logit_scale
+    return 1 - (cosines / temperature).softmax(dim=1).amax(dim=1)
+
+
+def prototype_score(features: Features, centres: Float[Tensor, "c d"]) -> Float[Tensor, " n"]:
+    """Return the distance to the nearest class centre; those at infinity are no class's."""
+    kept = centres[centres.isfinite().all(dim=1)]
+    return torch.cdist(features.values.float(), kept).amin(dim=1)
+
+
+def neighbour_score(features: Features, k: int = NEIGHBOURS) -> Float[Tensor, " n"]:
+    """Return one minus the cosine of the k-th nearest other image."""
+    k = min(k, len(features) - 1)
+    if k < 1:
+        return torch.zeros(len(features))
+    return 1 - nearest_neighbours(features.values, features.values, k, exclude_self=True)[0][:, -1]
+
+
+def distractor_score(
+    features: Features, text: TextClassifier, distractors: TextClassifier
+) -> Float[Tensor, " n"]:
+    """Return the probability that falls on the names of other things.
+
+    Args:
+        features: Of the images.
+        text: The named classes.
+        distractors: Names of what the images may show instead, with the same scale.
+
+    Raises:
+        ValueError: If the two are of different scales.
+    """
+    if text.logit_scale != distractors.logit_scale:
+        raise ValueError("classes and distractors need texts of one backbone")
+    both = [t.predict_logits(features) for t in (text, distractors)]
+    return torch.cat(both, dim=1).softmax(dim=1)[:, len(text.class_names) :].sum(dim=1)
+
+
+def suspected(scores: Float[Tensor, " n"], deviations: float = SUSPECTED) -> Bool[Tensor, " n"]:
+    """Return which scores stand out: far above the median, in robust standard deviations.
+
+    It finds a minority; where half of the images are strangers nothing stands out.
+    """
+    if not len(scores):
+        return torch.zeros(0, dtype=torch.bool)
+    median = scores.median()
+    spread = TO_DEVIATION * (scores - median).abs().median()
+    return scores > median + deviations * spread
