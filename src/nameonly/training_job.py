@@ -1,14 +1,12 @@
 """Trains a network of its own on folders that ``generate`` and ``label`` wrote."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 
 from nameonly import methods, outputs
@@ -16,9 +14,10 @@ from nameonly.backbones._network import NetworkBackbone
 from nameonly.card import classifier_card
 from nameonly.classifier import Classifier
 from nameonly.decisions.argmax import Argmax
+from nameonly.export.labelled import find_images, read_run
 from nameonly.export.onnx import some_images, write_onnx
 from nameonly.extras import import_extra
-from nameonly.images import Quarantined, open_images
+from nameonly.images import Quarantined
 from nameonly.journal import Journal
 from nameonly.ops.labelling import hard_candidates
 from nameonly.pipeline import ImageSpec
@@ -98,28 +97,14 @@ def _synthetic(folder: Path) -> Lesson:
 
 
 def _pseudo_labelled(folder: Path, spec: ImageSpec | None) -> Lesson:
-    try:
-        run = json.loads((folder / outputs.RUN).read_text(encoding="utf-8"))
-        names, source, column = tuple(run["classes"]), str(run["input"]), run.get("column")
-        table = pq.read_table(folder / outputs.LABELS)
-        row = {image_id: i for i, image_id in enumerate(table["id"].to_pylist())}
-        _ = table["label"]
-    except Exception as error:  # JSON, parquet and missing keys each raise their own
-        raise ValueError(f"{folder} is no whole run of `nameonly label`: {error}") from error
-    try:
-        found, unreadable = open_images(source if spec is None else spec, column=column)
-    except ValueError as error:
-        raise ValueError(
-            f"the images that {folder} labels are not there ({error}); name them with --images"
-        ) from error
+    run = read_run(folder)
+    found, unreadable = find_images(run, spec, run.facts.get("column"))
+    row = {image_id: i for i, image_id in enumerate(run.table["id"].to_pylist())}
     first = [i for image_id, i in found.first_rows().items() if image_id in row]
-    if not first:
-        raise ValueError(
-            f"none of the {len(found)} images is one that {folder} labels; name them with --images"
-        )
     images = found.subset(first)
-    labels = _labels(table.take([row[i] for i in images.ids]), images.ids, names)
-    return Lesson(images, labels, names, 0, tuple(unreadable))
+    table = run.table.take([row[i] for i in images.ids])
+    labels = _labels(table, images.ids, run.class_names)
+    return Lesson(images, labels, run.class_names, 0, tuple(unreadable))
 
 
 def _labels(table: Any, ids: tuple[str, ...], names: tuple[str, ...]) -> PseudoLabels:

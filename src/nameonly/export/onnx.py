@@ -120,7 +120,7 @@ def export_onnx(backbone: NetworkBackbone, class_names: Sequence[str], path: Pat
     example = torch.zeros(2, backbone.size, backbone.size, 3, dtype=torch.uint8)
     partial = path.with_suffix(".partial")
     try:
-        with _quiet():
+        with quiet():
             torch.onnx.export(
                 _Deployed(backbone).eval(),
                 (example,),
@@ -177,7 +177,7 @@ def quantise_onnx(path: Path, out: Path, images: Sequence[Image.Image]) -> None:
             image = next(self.rest, None)
             return None if image is None else {"pixels": middle_square(image, size)[None]}
 
-    with TemporaryDirectory() as folder, _quiet():
+    with TemporaryDirectory() as folder, quiet():
         prepared = Path(folder) / "prepared.onnx"
         shape_inference.quant_pre_process(path, prepared, skip_symbolic_shape=True)
         partial = out.with_suffix(".partial")
@@ -202,7 +202,7 @@ def compare_with_torch(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporters' progress notes from the user's terminal."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
