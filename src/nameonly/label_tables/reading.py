@@ -1,6 +1,7 @@
 """A table of labels: read, or taken from folder names, and matched with images."""
 
 import csv
+import json
 import re
 import unicodedata
 from collections import Counter
@@ -112,9 +113,11 @@ def _open_csv(path: Path) -> tuple[list[str], Rows]:
 
 def _open_parquet(path: Path) -> tuple[list[str], Rows]:
     try:
-        columns = list(pyarrow.parquet.read_schema(path).names)
+        schema = pyarrow.parquet.read_schema(path)
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} is no parquet table: {error}") from None
+    _check_up_to_date(path, (schema.metadata or {}).get(b"nameonly", b"{}"))
+    columns = list(schema.names)
 
     def rows(key: int, label: int) -> Iterator[tuple[str, str, str]]:
         with pyarrow.parquet.ParquetFile(path) as file:
@@ -129,6 +132,20 @@ def _open_parquet(path: Path) -> tuple[list[str], Rows]:
             yield f"row {number}", _cell(row_key, path), _cell(row_label, path)
 
     return columns, rows
+
+
+def _check_up_to_date(path: Path, facts: bytes) -> None:
+    """Refuse a table that `nameonly review` made before a kill, without its last decisions."""
+    found = json.loads(facts)
+    journal = path.with_name(str(found.get("journal", "")) or path.name)
+    if journal == path or not journal.is_file():
+        return
+    newest = journal.read_bytes().count(b"\n")
+    if newest > found["revision"]:
+        raise ValueError(
+            f"{path} holds {found['revision']} of the {newest} decisions in {journal.name}; bring "
+            f"it up to date with `nameonly review {path.parent} --finish`"
+        )
 
 
 def _cell(value: Any, path: Path) -> str:

@@ -1,0 +1,1 @@
+"""A person corrects a run's labels in a local web page."""
