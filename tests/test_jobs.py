@@ -46,7 +46,8 @@ def test_the_folder_holds_what_was_promised(digits, tmp_path):
     table = pq.read_table(out / "labels.parquet")
     assert table.equals(got.table) and len(table) == 121
     assert table.column_names == [
-        "path", "id", "label", "probability", "runner_up", "margin", "method", "zero_shot_label",
+        "path", "id", "label", "probability", "confidence", "runner_up", "margin", "method",
+        "zero_shot_label", "unknown_score", "suspected_unknown",
         *(f"p_{name}" for name in CLASS_NAMES),
     ]  # fmt: skip
     row = table.slice(5, 1).to_pylist()[0]
@@ -68,7 +69,7 @@ def test_the_folder_holds_what_was_promised(digits, tmp_path):
     assert summary["versions"]["torch"] and summary["seed"] == 0
     events = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [e["stage"] for e in events if e["event"] == "end"] == [
-        "load", "ingest", "encode", "text", "adapt", "decide", "write", "report",
+        "load", "ingest", "encode", "text", "adapt", "decide", "assess", "write", "report",
     ]  # fmt: skip
     assert "glyphs" in (out / "classifier" / "README.md").read_text()
     by_path = dict(zip(table["path"].to_pylist(), table["label"].to_pylist(), strict=True))
@@ -140,13 +141,55 @@ def test_three_lines_of_python(digits, tmp_path):
 
 
 def test_abstaining_leaves_the_label_empty(digits):
-    settings = {"decisions": "abstain", "decisions.threshold": 0.9}
+    settings = {"decisions": "abstain", "decisions.threshold": 0.7}
     got = run(digits, settings=settings)
-    labels, probability = (got.table[k].to_pylist() for k in ("label", "probability"))
+    labels = got.table["label"].to_pylist()
     assert got.summary["counts"]["abstained"] == labels.count(None) > 0
-    assert all(
-        (p >= 0.9) == (name is not None) for name, p in zip(labels, probability, strict=True)
-    )
+    probs = torch.tensor([got.table[f"p_{name}"].to_pylist() for name in CLASS_NAMES]).T
+    warm = got.classifier.calibrated(probs).amax(dim=1).tolist()
+    assert all((p >= 0.7) == (name is not None) for name, p in zip(labels, warm, strict=True))
+    # at the temperature probabilities are lower than the model's own, which are too sure
+    assert sum(warm) < sum(got.table["probability"].to_pylist()) - 5
+
+
+def test_a_run_estimates_how_good_it_is(digits, tmp_path):
+    got = run(digits, tmp_path / "out")
+    low, high = got.summary["estimated_accuracy_interval"]
+    assert 0.5 < low < got.summary["estimated_accuracy"] < high < 1
+    trust = got.summary["trust"]
+    assert trust["temperature"] > 1.5 and trust["images"] == 120
+    assert sum(trust["class_shares"].values()) == pytest.approx(1, abs=1e-3)
+    assert list(trust["accuracy_of_labels"]) == list(CLASS_NAMES)
+    assert sum(got.table["suspected_unknown"].to_pylist()) == trust["suspected_unknown"]
+    confidence = got.table["confidence"].to_numpy()
+    assert confidence.mean() == pytest.approx(got.summary["estimated_accuracy"], abs=1e-3)
+    loaded = load(tmp_path / "out")
+    assert loaded.temperature == pytest.approx(trust["temperature"])
+    again = predict(tmp_path / "out", digits).table
+    probs = torch.tensor([again[f"p_{name}"].to_pylist() for name in CLASS_NAMES]).T
+    warm = loaded.calibrated(probs).amax(dim=1).numpy()
+    assert again["confidence"].to_numpy() == pytest.approx(warm, abs=1e-5)
+    assert "estimated_accuracy" not in predict(loaded, digits).summary
+
+
+def test_where_no_label_is_given_nothing_is_estimated(digits):
+    settings = {"decisions": "abstain", "decisions.threshold": 1.0}
+    got = run(digits, settings=settings)
+    assert got.summary["counts"]["labelled"] == 0
+    assert got.summary["estimated_accuracy"] is None
+    assert got.summary["estimated_accuracy_interval"] is None
+
+
+def test_given_labels_are_left_out_of_the_estimate(digits):
+    given = {f"digit-{i:04d}.png": "three" for i in range(50)}
+    assert run(digits, given=given).summary["trust"]["images"] == 70
+
+
+def test_strangers_can_be_left_without_a_label(digits):
+    settings = {"decisions": "abstain", "decisions.threshold": 0.0, "decisions.deviations": 1.0}
+    got = run(digits, settings=settings)
+    labels = got.table["label"].to_pylist()
+    assert 5 < labels.count(None) < 60
 
 
 def test_limit_is_a_sample_that_the_seed_decides(digits):

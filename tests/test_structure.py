@@ -24,15 +24,24 @@ ORDER = [
     },
     {"methods", "encoding", "classifier", "task"},
     {"learning", "generating"},
-    {"relabelling"},
+    {"relabelling", "selection"},
     {"recipes"},
     {"preparation"},
+    {"assessment"},
     {"pipeline", "estimate"},
     {"report", "card", "evaluation", "datasets", "export"},
     {"outputs", "heads"},
-    {"jobs", "bench", "generation", "training_job"},
-    {"doctor", "demo", "console"},
-    {"cli", "cli_options", "cli_generate", "cli_train"},
+    {"auditing", "jobs", "bench", "generation", "training_job", "review", "serve"},
+    {"doctor", "demo", "console", "cli_options"},
+    {
+        "cli",
+        "cli_export",
+        "cli_audit",
+        "cli_generate",
+        "cli_review",
+        "cli_serve",
+        "cli_train",
+    },
 ]
 LEVEL = {name: i for i, group in enumerate(ORDER) for name in group}
 

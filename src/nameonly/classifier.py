@@ -59,6 +59,8 @@ class Classifier:
         label_space: The classes, in the order of the columns.
         fingerprint: Of the weights that the scorer was fitted to; empty where there are none.
         made: How: recipe, title, paper, settings, seed, number of images, version.
+        temperature: Scores are divided by it before anything is decided by them; see
+            ``trust/calibration.py``.
     """
 
     backbone: Backbone
@@ -67,6 +69,7 @@ class Classifier:
     label_space: LabelSpace
     fingerprint: str = ""
     made: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
 
     def predict(self, images: Features | Sequence[Image.Image]) -> Predictions:
         """Classify features, or Pillow images (their ids are then "0", "1", ...).
@@ -95,7 +98,7 @@ class Classifier:
                 f"the scorer {scorer_name(self.scorer)!r} gave values that are not finite; "
                 "look at its settings"
             )
-        labels = self.decision.decide(logits, features)
+        labels = self.decision.decide(logits / self.temperature, features)
         return Predictions(logits.softmax(dim=1), labels, features.ids)
 
     def predict_names(self, images: Features | Sequence[Image.Image]) -> list[str | None]:
@@ -110,6 +113,11 @@ class Classifier:
     def predict_proba(self, images: Features | Sequence[Image.Image]) -> Float[Tensor, "n c"]:
         """Return class probabilities, the model's own and uncalibrated; rows sum to one."""
         return self.predict(images).probs
+
+    def calibrated(self, probs: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+        """Return probabilities at the classifier's temperature; rows sum to one."""
+        # where a probability is zero its logarithm is not: that of the smallest number there is
+        return (probs.clamp(min=torch.finfo(probs.dtype).tiny).log() / self.temperature).softmax(1)
 
     def check_weights(self) -> None:
         """Refuse a backbone whose weights are not those the scorer was fitted to.
@@ -156,7 +164,11 @@ class Classifier:
             "decision": {
                 "method": methods.name_of(self.decision),
                 "fields": methods.settings_of(self.decision),
+                "learnt": {
+                    name: getattr(self.decision, name) for name in _saved_fields(self.decision)
+                },
             },
+            "temperature": self.temperature,
             "scorer": scorer,
             "made": dict(self.made),
         }
@@ -196,15 +208,27 @@ def load(folder: Path | str, **options: Any) -> Classifier:
         label_space = _label_space(config["label_space"])
         scorer = _load_scorer(config["scorer"], tensors, label_space)
         _try_out(scorer, label_space)
-        decision = methods.create(
-            "decisions", config["decision"]["method"], **config["decision"]["fields"]
-        )
+        decision = _load_decision(config["decision"])
+        temperature = _positive(config.get("temperature", 1.0))
         backbone = _load_backbone(config["backbone"], options, tensors)
     except Exception as error:  # JSON, safetensors and missing keys each raise their own
         raise ValueError(f"cannot load the classifier in {folder}: {error}") from error
     fingerprint = str(config["backbone"].get("fingerprint", ""))
     made = config.get("made", {})
-    return Classifier(backbone, scorer, decision, label_space, fingerprint, made)
+    return Classifier(backbone, scorer, decision, label_space, fingerprint, made, temperature)
+
+
+def _load_decision(state: dict[str, Any]) -> Decision:
+    decision: Decision = methods.create("decisions", state["method"], **state["fields"])
+    for name in _saved_fields(decision):
+        setattr(decision, name, float(state["learnt"][name]))
+    return decision
+
+
+def _positive(value: Any) -> float:
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"a temperature is above 0, got {value!r}")
+    return float(value)
 
 
 def _of_onnx(path: Path, options: Mapping[str, Any]) -> Classifier:

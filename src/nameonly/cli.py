@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from nameonly.cli_audit import audit
+from nameonly.cli_export import export, push
 from nameonly.cli_generate import generate
 from nameonly.cli_options import (
     BackboneName,
@@ -31,6 +33,8 @@ from nameonly.cli_options import (
     say,
     settings_from,
 )
+from nameonly.cli_review import review
+from nameonly.cli_serve import serve
 from nameonly.cli_train import train
 
 app = typer.Typer(
@@ -189,8 +193,13 @@ def predict(
     print_json({**run.summary, "out": str(out)}) if as_json else console.run(run)
 
 
+app.command()(export)
+app.command()(push)
 app.command()(generate)
+app.command()(audit)
 app.command()(train)
+app.command()(review)
+app.command()(serve)
 
 
 @app.command()

@@ -41,6 +41,11 @@ BackboneName = Annotated[
 ]
 
 
+def share(value: float | None) -> str:
+    """Return a share as a percentage, or a dash where it is not known."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
 def say(text: str) -> None:
     """Print a line on stderr."""
     print(text, file=sys.stderr)

@@ -1,7 +1,7 @@
 """The command ``train``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,7 +14,11 @@ from nameonly.cli_options import (
     Seed,
     print_json,
     settings_from,
+    share,
 )
+
+if TYPE_CHECKING:
+    from nameonly.console import Console
 
 
 def train(
@@ -74,4 +78,29 @@ def train(
     with Console(quiet=as_json) as console:
         journal = Journal(None, console.stage, console.progress)
         found = training_job.train(wanted, out, journal)
-    print_json(found) if as_json else console.training(found)
+    print_json(found) if as_json else _tell(console, found)
+
+
+def _tell(console: "Console", found: dict[str, Any]) -> None:
+    """Print what a training gave and where it lies."""
+    seconds = sum(found["timings"].values())
+    console.line(
+        f"{found['settings']['architecture']} trained on {found['images']:,} images of "
+        f"{len(found['classes'])} classes in {seconds:.1f} s"
+    )
+    if found["unreadable"]:
+        console.line(f"{len(found['unreadable']):,} could not be read: see run.json")
+    learnt = found["learnt"]
+    console.line(
+        f"{share(learnt['share'])} of {learnt['images']} images that it learnt from are "
+        "labelled as they were taught"
+    )
+    if learnt["share"] < 2 / len(found["classes"]):
+        console.line("that is little more than chance: train longer, or look at the images")
+    for name, parity in found["onnx"].items():
+        console.line(
+            f"{name}: {share(parity['same_labels'])} of {parity['images']} images labelled as "
+            f"by torch, probabilities differ by {parity['max_difference']:.1g} at most"
+        )
+    console.line(f"classifier  {found['out']}/classifier")
+    console.line("nothing was measured: the accuracy is not known")

@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from nameonly.cli_options import share
+
 if TYPE_CHECKING:
     from nameonly.bench.execute import Found
     from nameonly.doctor import Check
@@ -33,14 +35,10 @@ STAGES = {
     "train": "training, by epochs",
     "export": "writing the ONNX file",
     "decide": "deciding",
+    "assess": "estimating how good the labels are",
     "write": "writing labels",
     "report": "writing the report",
 }
-
-
-def share(value: float | None) -> str:
-    """Return a share as a percentage, or a dash where it is not known."""
-    return "-" if value is None else f"{100 * value:.1f} %"
 
 
 class Console:
@@ -148,6 +146,11 @@ class Console:
                 self.line(f"{counts[key]:,} {words}")
         if counts.get("changed_by_adaptation", 0) > counts["sources"] / 2:
             self.line("adapting changed more than half of the labels: look at the report first")
+        if tried := run.summary.get("candidates"):
+            (chosen,) = (row for row in tried if row.get("chosen"))
+            self.line(
+                f"{chosen['recipe']} was taken among {len(tried)} recipes: its labels cluster best"
+            )
         if made := run.summary.get("synthetic"):
             recognised = share(made["recognised"])
             self.line(
@@ -158,10 +161,25 @@ class Console:
         self.line(f"labels      {run.out}/labels.parquet")
         self.line(f"classifier  {run.out}/classifier")
         self.line(f"report      {run.out}/report.html")
-        used = (
-            f"{counts['given']:,} labels were given" if counts.get("given") else "no label was used"
+        self._trust(run.summary)
+
+    def _trust(self, summary: dict[str, Any]) -> None:
+        """Print what a run estimates of its own labels."""
+        given = summary["counts"].get("given")
+        used = f"{given:,} labels were given" if given else "no label was used"
+        if summary.get("estimated_accuracy") is None:
+            self.line(f"{used}: the accuracy is not known")
+            return
+        low, high = summary["estimated_accuracy_interval"]
+        for warning in summary["trust"]["warnings"][:SHOWN]:
+            self.line(f"look at: {warning}")
+        if n := summary["trust"]["suspected_unknown"]:
+            self.line(f"{n:,} may show none of the classes: see the column unknown_score")
+        self.line(
+            f"{used}: the accuracy is estimated at {share(summary['estimated_accuracy'])} "
+            f"({summary['trust']['level']:.0%} interval: {share(low)} to {share(high)}); "
+            "`nameonly audit` measures it"
         )
-        self.line(f"{used}: the probabilities are uncalibrated, the accuracy is not known")
 
     def dry_run(self, found: dict[str, Any]) -> None:
         """Print what a run would do."""
@@ -284,6 +302,11 @@ class Console:
         self.line(f"{found['n_images']:,} real handwritten digits, ten names, no label:")
         self.line(f"  zero-shot   {share(found['zero_shot_accuracy'])}")
         self.line(f"  {found['recipe']}  {share(found['accuracy'])}")
+        low, high = found["estimated_accuracy_interval"]
+        self.line(
+            f"estimated from the images alone, before the truth was opened: "
+            f"{share(found['estimated_accuracy'])} (90 %: {share(low)} to {share(high)})"
+        )
         self.line(f"note: {found['backbone_note']}")
         self.line(f"images  {found['images']}")
         self.line(f"labels  {found['labels']}")
@@ -314,30 +337,6 @@ class Console:
         self.line(f"images      {found['out']}/images")
         self.line(f"table       {found['out']}/synthetic.parquet")
         self.line(f"report      {found['out']}/report.html")
-
-    def training(self, found: dict[str, Any]) -> None:
-        """Print what a training gave and where it lies."""
-        seconds = sum(found["timings"].values())
-        self.line(
-            f"{found['settings']['architecture']} trained on {found['images']:,} images of "
-            f"{len(found['classes'])} classes in {seconds:.1f} s"
-        )
-        if found["unreadable"]:
-            self.line(f"{len(found['unreadable']):,} could not be read: see run.json")
-        learnt = found["learnt"]
-        self.line(
-            f"{share(learnt['share'])} of {learnt['images']} images that it learnt from are "
-            "labelled as they were taught"
-        )
-        if learnt["share"] < 2 / len(found["classes"]):
-            self.line("that is little more than chance: train longer, or look at the images")
-        for name, parity in found["onnx"].items():
-            self.line(
-                f"{name}: {share(parity['same_labels'])} of {parity['images']} images labelled as "
-                f"by torch, probabilities differ by {parity['max_difference']:.1g} at most"
-            )
-        self.line(f"classifier  {found['out']}/classifier")
-        self.line("nothing was measured: the accuracy is not known")
 
     def bench_plan(self, found: "Found") -> None:
         """Print the runs of a plan and which of them are there."""

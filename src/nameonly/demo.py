@@ -18,7 +18,8 @@ def run_demo(folder: Path, **options: Unpack[jobs.Options]) -> dict[str, Any]:
         options: See ``jobs.Options``.
 
     Returns:
-        n_images, zero_shot_accuracy, accuracy, mean_class_accuracy, report, labels, images.
+        n_images, zero_shot_accuracy, accuracy, mean_class_accuracy, estimated_accuracy and its
+        interval, report, labels, images.
 
     Raises:
         ValueError: If ``folder`` holds other files, or a finished demo without ``overwrite``.
@@ -42,6 +43,8 @@ def run_demo(folder: Path, **options: Unpack[jobs.Options]) -> dict[str, Any]:
         "zero_shot_accuracy": found.zero_shot_accuracy,
         "accuracy": found.accuracy,
         "mean_class_accuracy": found.mean_class_accuracy,
+        "estimated_accuracy": run.summary["estimated_accuracy"],
+        "estimated_accuracy_interval": run.summary["estimated_accuracy_interval"],
         "recipe": run.summary["recipe"],
         "backbone_note": run.summary["backbone"]["note"],
         "images": str(images),

@@ -31,11 +31,16 @@ from nameonly.preparation import Setup
 from nameonly.recipes import Recipe
 from nameonly.report.html import ReportInput, write_report
 from nameonly.report.synthetic import MadeImages
+from nameonly.report.trust import TrustInput
 from nameonly.store import default_cache
+from nameonly.trust.audit import audit_sample
+from nameonly.trust.structure import feature_map, two_groups
 from nameonly.types import LabelSpace
 
 DEFAULT_BACKBONE = "openai/clip-vit-base-patch32"
 DEFAULT_RECIPE = "up_adapter"
+# images of the audit that the page shows
+AUDIT_SHOWN = 12
 PACKAGES = ("nameonly", "torch", "transformers", "numpy", "pyarrow", "pillow", "scikit-learn")
 
 
@@ -299,6 +304,10 @@ def _finish(outcome: Outcome, facts: dict[str, Any], journal: Journal, folder: P
     }
     if note := classifier.backbone.note:
         summary["backbone"]["note"] = note
+    if outcome.assessment is not None:
+        summary |= outputs.estimates(outcome.assessment, classifier.label_space.class_names)
+    if outcome.candidates:
+        summary["candidates"] = list(outcome.candidates)
     if outcome.support is not None:
         summary["synthetic"] = outputs.synthetic(outcome)
     if folder is not None:
@@ -342,6 +351,36 @@ def _report_input(outcome: Outcome, summary: dict[str, Any]) -> ReportInput:
         duplicates=outputs.duplicate_groups(outcome),
         open_image=None if images is None else open_image,
         made=_made_images(outcome),
+        trust=_trust_input(outcome),
+    )
+
+
+def _trust_input(outcome: Outcome) -> TrustInput | None:
+    """Return the estimates row by row: distinct images become sources."""
+    found = outcome.assessment
+    if found is None:
+        return None
+    rows, features = outcome.inputs.feature_rows(), outcome.inputs.features
+    first = torch.full((len(features),), -1)
+    first[rows.flip(0)] = torch.arange(len(rows)).flip(0)
+    labels = outcome.predictions.labels[first]
+    open_ = labels >= 0
+    if outcome.given is not None:
+        open_ &= outcome.given[first] < 0
+    audited: list[int] = []
+    if open_.any():
+        sure = found.confidence.masked_fill(~open_, float("nan"))
+        audited = first[audit_sample(sure, AUDIT_SHOWN).rows].tolist()
+    shown, places = feature_map(features)
+    largest = torch.bincount(labels[labels >= 0], minlength=1).argsort(descending=True)[:40]
+    return TrustInput(
+        found.confidence[rows].numpy(),
+        found.unknown_scores[rows].numpy(),
+        found.suspected[rows].numpy(),
+        first[shown].numpy(),
+        places.numpy(),
+        tuple(audited),
+        two_groups(features, labels, largest.tolist()),
     )
 
 

@@ -17,6 +17,7 @@ STAGES = (
     "adapters",
     "training",
     "relabelling",
+    "selection",
     "synthesis",
     "decisions",
     "recipes",

@@ -15,7 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from filelock import FileLock, Timeout
+from jaxtyping import Float
+from torch import Tensor
 
+from nameonly.assessment import Assessment
 from nameonly.images import Quarantined
 from nameonly.pipeline import Outcome
 from nameonly.store import default_cache
@@ -125,6 +128,7 @@ def labels_table(outcome: Outcome, method: str) -> pa.Table:
     """Return one row per source: label, its probability, the best other class, margin, the rest.
 
     Where the decision abstained, probability and runner-up are those of the most probable class.
+    ``confidence`` is calibrated as far as it can be without labels, see ``assessment.py``.
 
     Up to ``MAX_PROBABILITY_COLUMNS`` classes every class has a column ``p_<name>``; above that the
     five most probable stand in ``top_labels`` and ``top_probabilities``.
@@ -142,6 +146,7 @@ def labels_table(outcome: Outcome, method: str) -> pa.Table:
         "id": pa.array(outcome.predictions.ids, pa.string()),
         "label": named.take(pa.array(labels.numpy(), mask=(labels < 0).numpy())),
         "probability": probability.numpy(),
+        "confidence": confidences(outcome).numpy(),
         "runner_up": named.take(pa.array(runner_up.indices.numpy())),
         "margin": (probability - runner_up.values).numpy(),
         "method": pa.array([method] * len(probs), pa.string()).dictionary_encode(),
@@ -150,6 +155,10 @@ def labels_table(outcome: Outcome, method: str) -> pa.Table:
         else named.take(pa.array(outcome.zero_shot.numpy())),
     }
     columns["method"] = columns["method"].cast(pa.string())
+    if outcome.assessment is not None:
+        rows = outcome.inputs.feature_rows()
+        columns["unknown_score"] = outcome.assessment.unknown_scores[rows].numpy()
+        columns["suspected_unknown"] = outcome.assessment.suspected[rows].numpy()
     if outcome.given is not None:
         known = outcome.given
         columns["given_label"] = named.take(pa.array(known.numpy(), mask=(known < 0).numpy()))
@@ -165,10 +174,22 @@ def labels_table(outcome: Outcome, method: str) -> pa.Table:
     return pa.table(columns).replace_schema_metadata({"nameonly": metadata})
 
 
+def confidences(outcome: Outcome) -> Float[Tensor, " n"]:
+    """Return how sure the most probable class of every source is, calibrated.
+
+    A run knows its images together and judges each among them; a saved classifier has its
+    temperature alone.
+    """
+    if outcome.assessment is not None:
+        return outcome.assessment.confidence[outcome.inputs.feature_rows()]
+    return outcome.classifier.calibrated(outcome.predictions.probs).amax(dim=1)
+
+
 def write_labels(folder: Path, table: pa.Table) -> None:
     """Write ``labels.parquet``, and ``labels.csv`` without the probabilities of every class."""
     pq.write_table(table, folder / LABELS)
-    keys = ["path", "id", "label", "probability", "runner_up", "margin", "zero_shot_label"]
+    keys = ["path", "id", "label", "probability", "confidence", "runner_up", "margin"]
+    keys += ["zero_shot_label"]
     with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(keys)
@@ -203,6 +224,17 @@ def duplicate_groups(outcome: Outcome) -> tuple[tuple[str, ...], ...]:
     for source, image_id in zip(outcome.inputs.sources, outcome.predictions.ids, strict=True):
         groups.setdefault(image_id, []).append(source)
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+
+def estimates(found: Assessment, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Return what a run estimates of its own labels, for ``run.json``."""
+    accuracy = found.accuracy
+    interval = None if accuracy is None else [round(accuracy.low, 4), round(accuracy.high, 4)]
+    return {
+        "estimated_accuracy": None if accuracy is None else round(accuracy.value, 4),
+        "estimated_accuracy_interval": interval,
+        "trust": found.as_dict(class_names),
+    }
 
 
 def synthetic(outcome: Outcome) -> dict[str, Any]:

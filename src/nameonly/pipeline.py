@@ -5,14 +5,16 @@ Nothing is written here but the feature store; ``jobs`` writes what a run gives.
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from nameonly.assessment import Assessment, assess, find_level
 from nameonly.backbones import Backbone
 from nameonly.backbones.precomputed import PrecomputedBackbone, is_feature_file
 from nameonly.classifier import Classifier
@@ -27,7 +29,7 @@ from nameonly.preparation import (
     text_classifier,
     training_folder,
 )
-from nameonly.task import Support, Task
+from nameonly.task import Adapted, Support, Task
 from nameonly.trust.synthetic import Measured, measure
 from nameonly.types import Features, ImageSet, Predictions, PseudoLabels
 
@@ -86,6 +88,8 @@ class Outcome:
         transductive: Whether these predictions say more of these images than the classifier does.
         support: The synthetic images that were learnt from, where there were some.
         worth: What these are worth, beside the images that were labelled.
+        assessment: What is estimated of the labels; None when predicting with a saved classifier.
+        candidates: The recipes tried, where one was chosen among them.
     """
 
     inputs: Inputs
@@ -97,6 +101,8 @@ class Outcome:
     transductive: bool = False
     support: Support | None = None
     worth: Measured | None = None
+    assessment: Assessment | None = None
+    candidates: tuple[dict[str, Any], ...] = ()
 
 
 def read_inputs(
@@ -187,15 +193,20 @@ def adapt(
             worth = measure(support.features, support.labels, text, features, tricks)
     with journal.stage("decide"):
         logits = scores(task, adapted)
-        decision = setup.recipe.decisions.fit(logits, features)
-        backbone = adapted.backbone or setup.backbone
-        fingerprint = str(backbone.reference().get("fingerprint", ""))
+        level = find_level(features, text, logits)
         known = {} if given is None else {"given": int((given >= 0).sum())}
         made = {**made, "images": len(features), **known}
-        classifier = Classifier(backbone, adapted.scorer, decision, label_space, fingerprint, made)
+        classifier = _classifier(setup, task, adapted, logits, level.temperature, made)
         found = classifier.decide(logits, features)
+        transductive = adapted.logits is not None and adapted.backbone is None
+        if transductive:  # its classifier has scores of its own, and another temperature
+            own = adapted.scorer.predict_logits(features)
+            warmth = find_level(features, text, own).temperature
+            classifier = _classifier(setup, task, adapted, own, warmth, made)
         rows = inputs.feature_rows()
         zero_shot = text.predict_logits(features).argmax(dim=1)[rows]
+    with journal.stage("assess"):
+        assessment = assess(task, logits, found.labels, level)
     return Outcome(
         inputs,
         classifier,
@@ -203,9 +214,28 @@ def adapt(
         zero_shot,
         adapted.pseudo_labels,
         None if given is None else given[rows],
-        adapted.logits is not None and adapted.backbone is None,
+        transductive,
         support,
         worth,
+        assessment,
+        adapted.candidates,
+    )
+
+
+def _classifier(
+    setup: Setup,
+    task: Task,
+    adapted: Adapted,
+    logits: Float[Tensor, "n c"],
+    temperature: float,
+    made: Mapping[str, Any],
+) -> Classifier:
+    """Return the product, whose decision has seen the unlabelled scores."""
+    backbone = adapted.backbone or setup.backbone
+    fingerprint = str(backbone.reference().get("fingerprint", ""))
+    decision = deepcopy(setup.recipe.decisions).fit(logits / temperature, task.features)
+    return Classifier(
+        backbone, adapted.scorer, decision, setup.label_space, fingerprint, made, temperature
     )
 
 

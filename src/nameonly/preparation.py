@@ -46,7 +46,7 @@ class Setup:
     ensemble: tuple[Backbone, ...] = ()
 
     def __post_init__(self) -> None:
-        unused = not hasattr(self.recipe, "pseudo_labels")
+        unused = not any(hasattr(self.recipe, part) for part in ("pseudo_labels", "selection"))
         if self.ensemble and unused:
             raise ValueError(
                 f"recipe {methods.name_of(self.recipe)!r} makes no pseudo-labels, so that an "

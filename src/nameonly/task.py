@@ -111,6 +111,7 @@ class Adapted:
             says more of them than the scorer would.
         backbone: The backbone that the scorer's features come from, where the method changed it.
         support: The synthetic images that it learnt from, where there were some.
+        candidates: Where recipes were tried, what is known of each, and which was chosen.
     """
 
     scorer: Scorer
@@ -118,3 +119,4 @@ class Adapted:
     logits: Float[Tensor, "n c"] | None = None
     backbone: Backbone | None = None
     support: Support | None = None
+    candidates: tuple[dict[str, Any], ...] = ()

@@ -11,6 +11,7 @@ from PIL import Image
 from nameonly.report import cards, sections
 from nameonly.report.answers import (
     Answers,
+    ClassPair,
     changed_rows,
     class_counts,
     confusable_pairs,
@@ -20,6 +21,7 @@ from nameonly.report.answers import (
 from nameonly.report.examples import largest_classes
 from nameonly.report.synthetic import MadeImages, shown_images
 from nameonly.report.templates import environment
+from nameonly.report.trust import TrustInput, trust_sections
 from nameonly.report.wording import share_text, shortened
 
 _NAME_LENGTH = 80
@@ -42,6 +44,7 @@ class ReportInput:
         duplicates: Groups of sources with equal bytes.
         open_image: Opens the image of a row; None when the run had features only.
         made: Synthetic images that the run learnt from, where there were some.
+        trust: What the run estimates of its labels; None where it estimates nothing.
 
     Raises:
         ValueError: If the shapes do not match, a label is no class, or the probabilities are not
@@ -58,6 +61,7 @@ class ReportInput:
     duplicates: tuple[tuple[str, ...], ...]
     open_image: Callable[[int], Image.Image] | None
     made: MadeImages | None = None
+    trust: TrustInput | None = None
 
     def __post_init__(self) -> None:
         n_images, n_classes = len(self.sources), len(self.class_names)
@@ -127,9 +131,29 @@ def _page(report: ReportInput) -> dict[str, Any]:
         **_pictures(report, names, answers),
         "quarantine": sections.quarantine_table(report.quarantine),
         "duplicates": sections.duplicate_groups(report.duplicates),
+        "trust": _trust(report, names, answers, confusable),
         "made": None if report.made is None else shown_images(report.made),
         "settings": sections.setting_tables(report.run),
     }
+
+
+def _trust(
+    report: ReportInput, names: tuple[str, ...], answers: Answers, pairs: list[ClassPair]
+) -> dict[str, Any] | None:
+    if report.trust is None:
+        return None
+    pictures = _make_pictures(report, names, answers)
+    return trust_sections(report.trust, report.run, names, report.labels, pairs, pictures)
+
+
+def _make_pictures(
+    report: ReportInput, names: tuple[str, ...], answers: Answers
+) -> cards.Pictures | None:
+    if report.open_image is None:
+        return None
+    return cards.Pictures(
+        names, report.sources, report.labels, report.zero_shot, answers, report.open_image
+    )
 
 
 def _opening(report: ReportInput) -> dict[str, Any]:
@@ -154,10 +178,8 @@ def _pictures(report: ReportInput, names: tuple[str, ...], answers: Answers) -> 
     galleries: list[cards.Gallery] = []
     changed_cards: tuple[cards.Card, ...] = ()
     shown: list[int] = []
-    if report.open_image is not None:
-        pictures = cards.Pictures(
-            names, report.sources, report.labels, report.zero_shot, answers, report.open_image
-        )
+    pictures = _make_pictures(report, names, answers)
+    if pictures is not None:
         counts = class_counts(report.labels, len(names))
         shown = [i for i in largest_classes(counts, sections.MAX_CLASSES) if counts[i]]
         if (report.labels < 0).any():

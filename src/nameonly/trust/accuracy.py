@@ -24,8 +24,8 @@ from nameonly.types import Features
 # how far an image is moved: times the deviation of another image from its own centre
 SPREAD = 1.7
 DRAWS = 20
-# standard deviation of the estimate's error over tasks, beside that of counting images
-MODEL_ERROR = 0.035
+# root mean square of the estimate's error over six kinds of pools, beside that of counting images
+MODEL_ERROR = 0.07
 CENTRE_STEPS = 20
 LEAST_DRAWS = 3
 # products that the draws may cost: a minute or so of two cores

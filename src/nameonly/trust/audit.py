@@ -172,14 +172,14 @@ def audit_accuracy(
         value += size * hits / k
         variance += size**2 * smooth * (1 - smooth) / k * (1 - k / size)
     value, variance = value / covered, variance / covered**2
-    low, high = _wilson(value, variance, level)
+    low, high = wilson_interval(value, variance, level)
     if covered < total:  # strata that nobody looked at may hold anything
         low, high = low * covered / total, (high * covered + total - covered) / total
         value = value * covered / total + 0.5 * (1 - covered / total)
     return AuditResult(value, low, high, level, n, n_right)
 
 
-def _wilson(share: float, variance: float, level: float) -> tuple[float, float]:
+def wilson_interval(share: float, variance: float, level: float) -> tuple[float, float]:
     """Return Wilson's interval at the sample size whose variance this would be."""
     if variance <= 0:
         return share, share

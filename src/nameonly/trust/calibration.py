@@ -180,30 +180,40 @@ def reliability(
 
 
 def conformal_threshold(
-    probs: Float[Tensor, "m c"], labels: Int[Tensor, " m"], coverage: float = 0.9
+    probs: Float[Tensor, "m c"],
+    labels: Int[Tensor, " m"],
+    coverage: float = 0.9,
+    weights: Float[Tensor, " m"] | None = None,
 ) -> float:
     """Return the least probability that a class needs to be in an image's prediction set.
 
     Sets of the classes at or above it hold the true class with at least the coverage, for images
-    drawn like the audited ones: audit a simple random sample.
+    drawn like the audited ones.
 
     Args:
         probs: Of audited images.
         labels: Their classes.
         coverage: Wanted, in (0, 1).
+        weights: How many images each audited one stands for; all alike by default.
 
     Raises:
         ValueError: If there are too few images for the coverage.
     """
     m = len(labels)
-    rank = math.ceil((m + 1) * coverage)
-    if not 0 < coverage < 1 or rank > m:
-        least = math.ceil(coverage / (1 - coverage)) if 0 < coverage < 1 else 0
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage lies between 0 and 1, got {coverage}")
+    weighing = torch.ones(m, dtype=torch.float64) if weights is None else weights.double()
+    order = (1 - probs.gather(1, labels[:, None])[:, 0]).argsort()
+    # the image to come counts as one more, worse than all (Tibshirani et al., arXiv 1904.06019)
+    total = weighing.sum() + weighing.max() if m else torch.tensor(1.0)
+    reached = (weighing[order].cumsum(dim=0) / total >= coverage - 1e-12).nonzero()[:, 0]
+    if not len(reached):
+        least = math.ceil(coverage / (1 - coverage) - 1e-9)
         raise ValueError(
             f"sets of coverage {coverage} need at least {least} audited images, got {m}"
         )
-    scores = 1 - probs.gather(1, labels[:, None])[:, 0]
-    return 1 - scores.sort().values[rank - 1].item()
+    last = order[reached[0]]
+    return probs[last, labels[last]].item()
 
 
 def prediction_sets(probs: Float[Tensor, "n c"], threshold: float) -> Bool[Tensor, "n c"]:

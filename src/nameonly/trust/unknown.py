@@ -6,7 +6,8 @@ Papers: Energy: Liu et al. Energy-based Out-of-distribution Detection. NeurIPS 2
     Neighbours: Sun et al. Out-of-Distribution Detection with Deep Nearest Neighbors. ICML 2022,
     arXiv 2204.06507. Names of other things: Jiang et al. Negative Label Guided OOD Detection.
     ICLR 2024, arXiv 2403.20078, eq. 5.
-Differs: neighbours are sought among the unlabelled images themselves, at the k-th of them.
+Differs: neighbours are sought among the unlabelled images themselves, at the k-th of them. What a
+    run reports is the mean of energy and distance to the nearest centre, each standardised.
 """
 
 import torch
@@ -14,14 +15,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nameonly.ops.neighbours import nearest_neighbours
+from nameonly.ops.outliers import robust_bound, standardised
 from nameonly.types import Features, TextClassifier
 
 # of cosines; CLIP's concept matching does without the trained scale
 MATCHING_TEMPERATURE = 0.1
 NEIGHBOURS = 10
 # robust standard deviations above the median
-SUSPECTED = 2.5
-TO_DEVIATION = 1.4826
+SUSPECTED = 2.0
 
 
 def energy_score(features: Features, text: TextClassifier) -> Float[Tensor, " n"]:
@@ -41,6 +42,18 @@ def prototype_score(features: Features, centres: Float[Tensor, "c d"]) -> Float[
     """Return the distance to the nearest class centre; those at infinity are no class's."""
     kept = centres[centres.isfinite().all(dim=1)]
     return torch.cdist(features.values.float(), kept).amin(dim=1)
+
+
+def combined_score(
+    features: Features, text: TextClassifier, centres: Float[Tensor, "c d"]
+) -> Float[Tensor, " n"]:
+    """Return the mean of energy and distance to the nearest centre, in robust deviations.
+
+    Names tell strangers that look like no class, centres those that look like no other image of
+    their class.
+    """
+    scores = energy_score(features, text), prototype_score(features, centres)
+    return (standardised(scores[0]) + standardised(scores[1])) / 2
 
 
 def neighbour_score(features: Features, k: int = NEIGHBOURS) -> Float[Tensor, " n"]:
@@ -77,6 +90,4 @@ def suspected(scores: Float[Tensor, " n"], deviations: float = SUSPECTED) -> Boo
     """
     if not len(scores):
         return torch.zeros(0, dtype=torch.bool)
-    median = scores.median()
-    spread = TO_DEVIATION * (scores - median).abs().median()
-    return scores > median + deviations * spread
+    return scores > robust_bound(scores, deviations)

@@ -1,0 +1,182 @@
+"""An audit from the first image drawn to the accuracy it shows, on real runs."""
+
+import csv
+import json
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nameonly import cli, label
+from nameonly.auditing import answer_audit, audit_queue, draw_audit, read_audited
+from nameonly.tiny.digits import CLASS_NAMES
+
+
+@pytest.fixture(scope="module")
+def made(all_digits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("audited")
+    label(all_digits[0], list(CLASS_NAMES), backbone="tiny", limit=400, out=folder / "run")
+    with all_digits[1].open() as file:
+        truth = {row["path"]: row["label"] for row in csv.DictReader(file)}
+    return folder / "run", truth
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("run.json", "labels.parquet"):
+        (folder / name).write_bytes((made[0] / name).read_bytes())
+    return folder, made[1]
+
+
+def drawn(folder):
+    with (folder / "audit.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def fill(folder, truth, n=None):
+    path = folder / "audit.csv"
+    rows = drawn(folder)
+    for row in rows[:n]:
+        row["true_label"] = truth[row["path"].rsplit("/", 1)[-1]]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+def real_accuracy(folder, truth):
+    rows = pq.read_table(folder / "labels.parquet").to_pylist()
+    return sum(truth[r["path"].rsplit("/", 1)[-1]] == r["label"] for r in rows) / len(rows)
+
+
+def test_the_interval_holds_the_truth_and_all_checked_is_the_truth(run):
+    folder, truth = run
+    told = draw_audit(folder, 120)
+    assert told["images"] == 120 and 0.05 < told["expected_margin"] < 0.1
+    fill(folder, truth)
+    found = answer_audit(folder)
+    real = real_accuracy(folder, truth)
+    assert found["low"] < real < found["high"] and found["high"] - found["low"] < 0.16
+    assert json.loads((folder / "audit.json").read_text())["accuracy"] == found["accuracy"]
+    assert found["temperature"] > 1.5, "the model's own probabilities are too sure"
+    assert 1 < found["prediction_sets"]["mean_size"] < 4
+    draw_audit(folder, 10_000)
+    fill(folder, truth)
+    assert answer_audit(folder)["accuracy"] == pytest.approx(real)
+
+
+def test_answers_stay_when_more_images_are_drawn(run):
+    folder, truth = run
+    draw_audit(folder, 20)
+    few = fill(folder, truth)
+    draw_audit(folder, 40)
+    more = drawn(folder)
+    assert [r["id"] for r in more[:20]] == [r["id"] for r in few]
+    assert all(r["true_label"] for r in more[:20]) and not any(r["true_label"] for r in more[20:])
+    found = answer_audit(folder)
+    assert (found["answered"], found["asked"], found["n"]) == (20, 40, 20)
+
+
+def test_images_that_a_person_chose_do_not_count(run):
+    folder, truth = run
+    draw_audit(folder, 60)
+    rows = pq.read_table(folder / "labels.parquet").sort_by("margin").to_pylist()
+    reviewed = [
+        {"path": r["path"], "label": truth[r["path"].rsplit("/", 1)[-1]]} for r in rows[:200]
+    ]
+    pq.write_table(pa.Table.from_pylist(reviewed), folder / "given.parquet")
+    found = answer_audit(folder, folder / "given.parquet")
+    asked = {r["path"] for r in drawn(folder)}
+    assert found["n"] == len(asked & {r["path"] for r in reviewed}) < 60
+
+
+def test_none_of_the_classes_is_a_wrong_label_and_unsure_is_no_answer(run):
+    folder, _ = run
+    draw_audit(folder, 30)
+    rows = drawn(folder)
+    decided = [
+        {"id": r["id"], "path": r["path"], "label": r["label"], "decision": "accepted"}
+        for r in rows[:20]
+    ]
+    decided += [{**decided[0], **rows[20], "label": None, "decision": "none"}]
+    decided += [{**decided[0], **rows[21], "label": None, "decision": "unsure"}]
+    keys = ("id", "path", "label", "decision")
+    table = pa.Table.from_pylist([{k: d[k] for k in keys} for d in decided])
+    pq.write_table(table, folder / "review.parquet")
+    found = answer_audit(folder, folder / "review.parquet")
+    assert (found["n"], found["n_right"]) == (21, 20)
+    path = folder / "audit.csv"
+    path.write_text(
+        path.read_text().replace(f"{rows[0]['label']},\n", f"{rows[0]['label']},none\n", 1)
+    )
+    assert answer_audit(folder)["n_right"] == 0
+
+
+def test_the_review_asks_about_the_very_sample(run):
+    folder, _ = run
+    assert audit_queue(folder) == []
+    rows = audit_queue(folder, 25)
+    ids = pq.read_table(folder / "labels.parquet")["id"].to_pylist()
+    assert [ids[row] for row in rows] == [r["id"] for r in drawn(folder)]
+    assert audit_queue(folder) == rows and len(rows) == 25
+
+
+def test_given_labels_are_not_audited(all_digits, tmp_path):
+    given = tmp_path / "given.csv"
+    given.write_text("".join(all_digits[1].read_text().splitlines(keepends=True)[:101]))
+    out = tmp_path / "run"
+    label(all_digits[0], list(CLASS_NAMES), backbone="tiny", limit=200, out=out, given=given)
+    table = pq.read_table(out / "labels.parquet")
+    known = sum(v is not None for v in table["given_label"].to_pylist())
+    assert 0 < known < 100
+    assert len(read_audited(out).ids) == 200 - known
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "labels.parquet").write_bytes(b"PAR1"), "no whole run"),
+        (lambda f: (f / "run.json").write_text("{}"), "no whole run"),
+        (lambda f: (f / "audit.csv").unlink(), "draw a sample first"),
+        (lambda f: (f / "audit.csv").write_text("a,b\n1,2\n"), "draw the sample again"),
+        (lambda f: None, "has an answer yet"),
+    ],
+)
+def test_what_is_missing_is_told(run, spoil, message):
+    folder, _ = run
+    draw_audit(folder, 5)
+    spoil(folder)
+    with pytest.raises(ValueError, match=message):
+        answer_audit(folder)
+
+
+def test_an_answer_that_is_no_class_is_told(run):
+    folder, truth = run
+    draw_audit(folder, 5)
+    fill(folder, dict.fromkeys(truth, "zebra"))
+    with pytest.raises(ValueError, match="zebra"):
+        answer_audit(folder)
+
+
+def test_the_command(run, monkeypatch, capsys):
+    folder, truth = run
+
+    def call(*more):
+        monkeypatch.setattr(sys, "argv", ["nameonly", "audit", str(folder), *map(str, more)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code, capsys.readouterr()
+
+    code, printed = call("--margin", 0.1)
+    assert code == 0 and "labels to check" in printed.out
+    fill(folder, truth)
+    code, printed = call("--answers", folder / "audit.csv")
+    assert code == 0 and "95% interval" in printed.out and "checked labels are right" in printed.out
+    code, printed = call("--margin", 5)
+    assert code == 2 and "margin and level lie in (0, 1)" in printed.err
+    code, printed = call("--answers", folder / "audit.csv", "--json")
+    assert json.loads(printed.out)["n_right"] > 30

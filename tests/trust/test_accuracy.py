@@ -1,0 +1,142 @@
+"""Estimates of accuracy: on clusters whose truth is known, and against hand-made figures."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from nameonly.trust.accuracy import (
+    average_confidence,
+    average_thresholded_confidence,
+    class_centres,
+    dawid_skene,
+    estimate_accuracy,
+    label_stability,
+    mean_agreement,
+    n_draws,
+    nearest_centre,
+)
+from nameonly.types import Features
+
+
+def clusters(spread, n=600, c=4, d=16, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    truth = torch.arange(n) % c
+    centres = normalize(torch.randn(c, d, generator=generator), dim=1)
+    values = centres[truth] + spread * torch.randn(n, d, generator=generator)
+    ids = tuple(f"image-{i}" for i in range(n))
+    features = Features(normalize(values, dim=1), ids, "made")
+    logits = features.values @ centres.T
+    return features, truth, logits.argmax(dim=1)
+
+
+def test_the_estimate_falls_with_the_accuracy():
+    found = []
+    for spread in (0.05, 0.3, 0.6):
+        features, truth, labels = clusters(spread)
+        estimate = estimate_accuracy(features, labels, labels, 4)
+        found.append((estimate.value, (labels == truth).float().mean().item()))
+    estimates, accuracies = zip(*found, strict=True)
+    assert list(estimates) == sorted(estimates, reverse=True)
+    assert accuracies[0] == 1 and estimates[0] > 0.99
+    assert estimates[2] < 0.75
+
+
+def test_labels_drawn_by_chance_are_found_out():
+    features, _, labels = clusters(0.1)
+    wrong = torch.randint(4, (600,), generator=torch.Generator().manual_seed(1))
+    assert estimate_accuracy(features, labels, wrong, 4).value < 0.35
+
+
+def test_it_knows_nothing_of_names_given_the_wrong_way_round():
+    features, truth, labels = clusters(0.05)
+    swapped = (labels + 1) % 4
+    assert (swapped == truth).sum() == 0
+    assert estimate_accuracy(features, swapped, swapped, 4).value > 0.99  # as the docs say
+
+
+def test_the_order_of_images_changes_nothing_but_rows():
+    features, _, labels = clusters(0.5)
+    order = torch.randperm(600, generator=torch.Generator().manual_seed(3))
+    straight = label_stability(features, labels, labels, 4)
+    shuffled = label_stability(features.subset(order), labels[order], labels[order], 4)
+    assert torch.allclose(straight[order], shuffled, atol=0.051)
+    assert straight.mean().item() == pytest.approx(shuffled.mean().item(), abs=2e-3)
+
+
+def test_per_class_left_out_and_interval():
+    features, _, labels = clusters(0.5)
+    only = torch.where(labels == 2, -1, labels)
+    estimate = estimate_accuracy(features, labels, only, 4)
+    assert estimate.n == int((labels != 2).sum())
+    assert math.isnan(estimate.per_class[2]) and 0 < estimate.per_class[0] < 1
+    assert estimate.low < estimate.value < estimate.high
+    wider = estimate_accuracy(features, labels, only, 4, level=0.99)
+    assert wider.low < estimate.low and wider.high > estimate.high
+    few = features.subset(torch.arange(5))
+    small = estimate_accuracy(few, labels[:5], labels[:5], 4)
+    assert small.value - small.low > 2 * (estimate.value - estimate.low)
+
+
+def test_bad_input_is_refused():
+    features, _, labels = clusters(0.1)
+    with pytest.raises(ValueError, match="at least one labelled image"):
+        estimate_accuracy(features, labels, torch.full_like(labels, -1), 4)
+    with pytest.raises(ValueError, match="between 0 and 1, got 90.0"):
+        estimate_accuracy(features, labels, labels, 4, level=90.0)
+
+
+def test_centres_of_classes_without_images_are_nobodys():
+    features, _, labels = clusters(0.1)
+    centres, nearest = class_centres(features.values, labels, 6)
+    assert centres[4:].isinf().all() and nearest.max() < 4
+    assert torch.equal(nearest_centre(features.values, centres), nearest)
+
+
+def test_many_images_and_classes_are_moved_less_often():
+    assert n_draws(1000, 10, 512) == 20
+    assert n_draws(1_000_000, 1000, 768) == 5
+    assert n_draws(10**7, 20_000, 768) == 3
+
+
+def test_average_confidence_by_hand():
+    logits = torch.tensor([[0.0, math.log(3)], [math.log(9), 0.0]])
+    assert average_confidence(logits) == pytest.approx((0.75 + 0.9) / 2)
+    assert average_confidence(logits, 1e6) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_thresholded_confidence_by_hand():
+    source = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    right = torch.tensor([False, True, True, True])
+    ours = torch.tensor([0.05, 0.15, 0.25, 0.5])
+    # one source image in four is wrong: the threshold is the second lowest, 0.2
+    assert average_thresholded_confidence(ours, source, right) == 0.5
+    assert average_thresholded_confidence(ours, source, ~right & right) == 0.0
+    with pytest.raises(ValueError, match="labelled images of a source"):
+        average_thresholded_confidence(ours, source[:0], right[:0])
+
+
+def test_agreement_by_hand():
+    votes = [torch.tensor([0, 1, 2, 3]), torch.tensor([0, 1, 2, 0]), torch.tensor([1, 1, 2, 0])]
+    assert mean_agreement(votes) == pytest.approx([(0.75 + 0.5) / 2, 0.75, (0.5 + 0.75) / 2])
+    with pytest.raises(ValueError, match="two voters, got 1"):
+        mean_agreement(votes[:1])
+
+
+def test_observers_who_err_independently_are_found_out():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randint(5, (4000,), generator=generator)
+
+    def observer(accuracy):
+        wrong = (truth + torch.randint(1, 5, truth.shape, generator=generator)) % 5
+        return torch.where(torch.rand(len(truth), generator=generator) < accuracy, truth, wrong)
+
+    votes = [observer(a) for a in (0.9, 0.7, 0.6)]
+    votes[2][:100] = -1
+    found = dawid_skene(votes, 5)
+    assert found.accuracy.tolist() == pytest.approx([0.9, 0.7, 0.6], abs=0.03)
+    assert (found.probs.argmax(dim=1) == truth).float().mean() > 0.89
+    assert found.prior.sum().item() == pytest.approx(1, abs=1e-5)
+    with pytest.raises(ValueError, match="at least one voter"):
+        dawid_skene([], 5)

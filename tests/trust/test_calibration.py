@@ -1,0 +1,112 @@
+import math
+
+import pytest
+import torch
+
+from nameonly.trust.accuracy import average_confidence
+from nameonly.trust.calibration import (
+    classwise_confidence,
+    combined_confidence,
+    conformal_threshold,
+    fit_temperature,
+    matched_mean,
+    prediction_sets,
+    reliability,
+    temperature_for,
+)
+
+
+def sampled(n=4000, temperature=3.0, seed=0):
+    """Return logits that are too sure by a temperature, and labels drawn from what is true."""
+    generator = torch.Generator().manual_seed(seed)
+    true_logits = 2 * torch.randn(n, 4, generator=generator)
+    labels = torch.multinomial(true_logits.softmax(dim=1), 1, generator=generator)[:, 0]
+    return temperature * true_logits, labels
+
+
+def test_the_temperature_for_an_accuracy_gives_it_as_mean_confidence():
+    logits, labels = sampled()
+    accuracy = (logits.argmax(dim=1) == labels).float().mean().item()
+    temperature = temperature_for(logits, accuracy)
+    assert average_confidence(logits, temperature) == pytest.approx(accuracy, abs=1e-6)
+    assert temperature == pytest.approx(3, rel=0.1)
+    assert temperature_for(logits, 0.0) > 1000 and temperature_for(logits, 1.0) < 0.01
+    for bad in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="accuracy in"):
+            temperature_for(logits, bad)
+
+
+def test_the_temperature_of_labels_is_the_true_one_and_weights_count():
+    logits, labels = sampled()
+    assert fit_temperature(logits, labels) == pytest.approx(3, rel=0.1)
+    weights = torch.ones(len(labels))
+    weights[labels != logits.argmax(dim=1)] = 0
+    assert fit_temperature(logits, labels, weights) < 0.1  # only right ones count: no doubt
+    with pytest.raises(ValueError, match="at least one"):
+        fit_temperature(logits[:0], labels[:0])
+
+
+def test_a_power_gives_the_mean_and_keeps_the_order():
+    values = torch.tensor([0.2, 0.9, 0.5, 1.0])
+    found = matched_mean(values, 0.8)
+    assert found.mean().item() == pytest.approx(0.8, abs=1e-6)
+    assert torch.equal(found.argsort(), values.argsort()) and found[3] == 1
+    assert matched_mean(values, 0.0).mean().item() == pytest.approx(0.25)  # the one stays one
+
+
+def test_classes_get_powers_of_their_own():
+    confidence, labels = torch.tensor([0.5, 0.7, 0.9, 0.4]), torch.tensor([0, 0, 1, -1])
+    found = classwise_confidence(confidence, labels, torch.tensor([0.8, math.nan]))
+    assert found[:2].mean().item() == pytest.approx(0.8, abs=1e-6)
+    assert torch.equal(found[2:], confidence[2:])
+
+
+def test_two_confidences_become_one_at_a_level():
+    probability, stability = torch.tensor([0.9, 0.9, 0.6]), torch.tensor([1.0, 0.0, 1.0])
+    found = combined_confidence(probability, stability, 0.7, 20)
+    assert found.mean().item() == pytest.approx(0.7, abs=1e-5)
+    assert found[0] > found[2] > found[1] > 0
+
+
+def test_bins_hold_their_upper_edge_and_know_what_was_audited():
+    confidence = torch.tensor([0.0, 0.1, 0.11, 0.95, 1.0])
+    right = torch.tensor([True, False, True, True, True])
+    audited = torch.tensor([True, True, False, True, False])
+    low, second, last = reliability(confidence, right, audited)
+    assert (low.n, low.n_audited, low.accuracy) == (2, 2, 0.5)
+    assert second.n_audited == 0 and math.isnan(second.accuracy)
+    assert (last.low, last.high, last.n, last.accuracy) == (0.9, 1.0, 2, 1.0)
+
+
+def test_sets_cover_as_promised_over_draws():
+    covered, sizes = [], []
+    for seed in range(100):
+        logits, labels = sampled(260, seed=seed)
+        probs = (logits / 3).softmax(dim=1)
+        sets = prediction_sets(probs[60:], conformal_threshold(probs[:60], labels[:60], 0.8))
+        covered.append(sets.gather(1, labels[60:, None]).float().mean().item())
+        sizes.append(sets.float().sum(dim=1).mean().item())
+    assert 0.79 < sum(covered) / 100 < 0.83
+    assert 1 <= sum(sizes) / 100 < 2
+
+
+def test_sets_of_a_weighted_audit_cover_the_whole():
+    """Half of the audit comes from a tenth of the images, the unsure ones."""
+    covered = []
+    for seed in range(60):
+        logits, labels = sampled(2000, seed=seed)
+        probs = (logits / 3).softmax(dim=1)
+        unsure = probs.amax(dim=1).argsort()
+        rows = torch.cat([unsure[:200][torch.randperm(200)[:60]], unsure[200:][::30][:60]])
+        weights = torch.cat([torch.full((60,), 200 / 60), torch.full((60,), 1800 / 60)])
+        least = conformal_threshold(probs[rows], labels[rows], 0.8, weights)
+        covered.append((probs.gather(1, labels[:, None])[:, 0] >= least).float().mean().item())
+    assert 0.78 < sum(covered) / len(covered) < 0.86
+
+
+def test_too_few_images_for_a_coverage_are_refused():
+    probs = torch.full((8, 2), 0.5)
+    with pytest.raises(ValueError, match="at least 9 audited images, got 8"):
+        conformal_threshold(probs, torch.zeros(8, dtype=torch.long), 0.9)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        conformal_threshold(probs, torch.zeros(8, dtype=torch.long), 1.0)

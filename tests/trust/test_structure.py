@@ -1,0 +1,33 @@
+import torch
+from torch.nn.functional import normalize
+
+from nameonly.trust.structure import feature_map, two_groups
+from nameonly.types import Features
+
+
+def made(n=300, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    centres = normalize(torch.randn(4, 12, generator=generator), dim=1)
+    kind = torch.arange(n) % 4
+    values = centres[kind] + 0.05 * torch.randn(n, 12, generator=generator)
+    return Features(normalize(values, dim=1), tuple(f"i{i}" for i in range(n)), "made"), kind
+
+
+def test_the_map_keeps_clusters_apart_and_within_its_frame():
+    features, kind = made()
+    rows, places = feature_map(features, most=200)
+    assert len(rows) == len(set(rows.tolist())) == 200
+    assert places.min() == 0 and places.max() == 1
+    means = torch.stack([places[kind[rows] == k].mean(dim=0) for k in range(4)])
+    spread = max(places[kind[rows] == k].std(dim=0).max().item() for k in range(4))
+    assert torch.pdist(means).min() > 2 * spread
+    few, centre = feature_map(features.subset(torch.tensor([0, 1])))
+    assert len(few) == 2 and (centre == 0.5).all()
+
+
+def test_a_class_of_two_kinds_is_found_and_a_plain_one_is_not():
+    features, kind = made()
+    labels = torch.where(kind == 3, 2, kind)  # the last class holds two kinds
+    found = two_groups(features, labels, [0, 1, 2])
+    assert list(found) == [2] and found[2] > 0.5
+    assert two_groups(features.subset(torch.arange(100)), labels[:100], [0]) == {}
