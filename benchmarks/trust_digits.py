@@ -285,9 +285,7 @@ def shares(pool: Pool, logits: Tensor) -> dict[str, float]:
 
 
 def intervals(encoded: Encoded, half: np.ndarray, recipe: str) -> tuple[float, float, float]:
-    """Return, over 100 draws of 300, how often intervals hold the truth, their width, and how often
-    intervals of 10 points would.
-    """
+    """Return how often intervals hold the truth, their width, and how often 10 points would."""
     held, near, widths = 0, 0, []
     for seed in range(100):
         rows = np.sort(np.random.default_rng(1000 + seed).permutation(half)[:300])
@@ -483,8 +481,8 @@ def main() -> None:
             f"10 points wide, in {100 * near:.0f}"
         )
     opening = (
-        f"The {chosen} half ({len(half)} digits), seeds {list(SEEDS)}, recipes {', '.join(RECIPES)}; "
-        "mean and standard deviation over seeds."
+        f"The {chosen} half ({len(half)} digits), seeds {list(SEEDS)}, "
+        f"recipes {', '.join(RECIPES)}; mean and standard deviation over seeds."
     )
     name = "trust_digits" if chosen == "final" else "trust_digits_development"
     write(name, figures, [opening, "", *lines])

@@ -71,7 +71,7 @@ def good_files() -> dict[str, bytes]:
         "one_bit.png": encode(noise("1"), "PNG"),
         "grey16.png": encode(grey16, "PNG"),
         "one_pixel.png": encode(plain("RGB", "red", (1, 1)), "PNG"),
-        "thin.png": encode(plain("RGB", "red", (3000, 1)), "PNG"),
+        "thin.png": encode(plain("RGB", "red", (250, 1)), "PNG"),
         "animated.gif": encode(frames[0], "GIF", **animated),
         "photo.webp": encode(noise(), "WEBP"),
         "clear.webp": encode(noise("RGBA"), "WEBP", lossless=True),
@@ -111,6 +111,7 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
         "icon.bmp": (encode(noise(), "ICO", sizes=[(16, 16)]), "not an image"),
         "zeros.jpg": (bytes(5000), "not an image"),
         "bomb.png": (png_header(60_000, 60_000), "too large"),
+        "line.png": (encode(plain("RGB", "red", (3000, 1)), "PNG"), "too long and narrow"),
         "negative_float.tif": (encode(plain("F", -3.5), "TIFF"), "pixels from -3.5"),
     }
 

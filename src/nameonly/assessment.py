@@ -44,6 +44,14 @@ class Assessment:
     class_shares: Float[Tensor, " c"]
     warnings: tuple[str, ...]
 
+    def when_made(self) -> dict[str, Any]:
+        """Return what a classifier keeps of this, which is about the images it was made with."""
+        if self.accuracy is None:
+            return {}
+        ends = [round(end, 4) for end in (self.accuracy.low, self.accuracy.high)]
+        told = {"accuracy": round(self.accuracy.value, 4), "interval": ends, "level": LEVEL}
+        return {"estimated_when_made": told}
+
     def as_dict(self, class_names: tuple[str, ...]) -> dict[str, Any]:
         """Return plain data for ``run.json``."""
         found = self.accuracy

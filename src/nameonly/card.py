@@ -16,6 +16,17 @@ def _labels_used(made: Mapping[str, Any]) -> str:
     return f"{given:,} labels were given." if given else "No label was used."
 
 
+def _estimated(made: Mapping[str, Any]) -> str:
+    told = made.get("estimated_when_made")
+    if told is None:
+        return ""
+    low, high = told["interval"]
+    return (
+        f"On the unlabelled images it was made with it is estimated at {told['accuracy']:.0%} "
+        f"({told['level']:.0%} interval: {low:.0%} to {high:.0%}); on others it may differ. "
+    )
+
+
 def classifier_card(classifier: Classifier) -> str:
     """Return the card as Markdown: what the classifier says of itself."""
     names, made = classifier.label_space.class_names, classifier.made
@@ -55,8 +66,9 @@ def classifier_card(classifier: Classifier) -> str:
         "",
         "## What is not known",
         "",
-        "Its accuracy was not measured: that takes labels, and there were none. Probabilities are "
-        f"the model's own and uncalibrated. {answers}",
+        f"Its accuracy was not measured: that takes labels. {_estimated(made)}Probabilities are "
+        "the model's own and uncalibrated; `nameonly predict` writes a calibrated confidence. "
+        f"{answers}",
     ]
     if backbone.note:
         lines += ["", f"Backbone: {backbone.note}."]

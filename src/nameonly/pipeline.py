@@ -207,6 +207,7 @@ def adapt(
         zero_shot = text.predict_logits(features).argmax(dim=1)[rows]
     with journal.stage("assess"):
         assessment = assess(task, logits, found.labels, level)
+        classifier = replace(classifier, made={**made, **assessment.when_made()})
     return Outcome(
         inputs,
         classifier,

@@ -31,6 +31,12 @@ def test_uncertain_is_by_margin_and_changed_against_zero_shot(tmp_path):
         assert (np.diff(labels.margin[members]) >= 0).all()
 
 
+def test_calibrated_confidence_goes_before_the_margin(tmp_path):
+    sure = pa.array([0.9, 0.2, 0.8, 0.3], pa.float32())
+    queues = build_queues(read_run(write_run(tmp_path, "abcd", "abcd", confidence=sure)))
+    assert queues["uncertain"] == [1, 3, 2, 0]
+
+
 def test_suspected_unknown_comes_highest_first_where_the_column_is(tmp_path):
     scores = [0.1, 0.9, None, 0.5]
     run = write_run(tmp_path, "abcd", "abcd", unknown_score=pa.array(scores, pa.float32()))

@@ -43,7 +43,7 @@ def test_a_recipe_that_refuses_is_told_and_left_out(digit_task):
     found = Silhouette(recipes=("upl", "zero_shot")).choose(task)
     refused, taken = found.candidates
     assert "need a backbone" in refused["refused"] and taken["chosen"]
-    with pytest.raises(ValueError, match="no recipe could be tried; upl: .*backbone"):
+    with pytest.raises(ValueError, match=r"no recipe could be tried; upl: .*backbone"):
         Silhouette(recipes=("upl",)).choose(task)
 
 

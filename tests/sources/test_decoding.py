@@ -300,3 +300,10 @@ def test_mutated_images_decode_or_are_bad(data, patches, kept):
         assert str(error)
     else:
         assert decoded.mode == "RGB"
+
+
+@pytest.mark.parametrize("size", [(1, 251), (600, 2)])
+def test_a_line_of_pixels_is_refused_before_it_becomes_a_wall(size):
+    with pytest.raises(BadImageError, match=f"too long and narrow: {size[0]} x {size[1]}"):
+        decode(encode(Image.new("RGB", size), "PNG"))
+    assert decode(encode(Image.new("RGB", (250, 1)), "PNG")).size == (250, 1)

@@ -83,7 +83,7 @@ def test_bad_input_is_refused():
     features, _, labels = clusters(0.1)
     with pytest.raises(ValueError, match="at least one labelled image"):
         estimate_accuracy(features, labels, torch.full_like(labels, -1), 4)
-    with pytest.raises(ValueError, match="between 0 and 1, got 90.0"):
+    with pytest.raises(ValueError, match=r"between 0 and 1, got 90\.0"):
         estimate_accuracy(features, labels, labels, 4, level=90.0)
 
 

@@ -36,6 +36,7 @@ class RunLabels:
         margin: Between the two.
         zero_shot: Zero-shot's class, -1 where it is not known.
         unknown_score: How much an image looks like none of the classes; None if it is not known.
+        confidence: That its label is right, calibrated; None if it is not known.
     """
 
     folder: Path
@@ -53,6 +54,12 @@ class RunLabels:
     margin: Float[np.ndarray, " n"]
     zero_shot: Int[np.ndarray, " n"]
     unknown_score: Float[np.ndarray, " n"] | None = None
+    confidence: Float[np.ndarray, " n"] | None = None
+
+    @property
+    def sureness(self) -> Float[np.ndarray, " n"]:
+        """How sure each label is: its calibrated confidence, or the margin where there is none."""
+        return self.margin if self.confidence is None else self.confidence
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -100,7 +107,7 @@ def _labels(folder: Path, run: dict[str, Any], table: pa.Table) -> RunLabels:
     image_of_row = np.array([place[image_id] for image_id in ids])
     first_row = np.unique(image_of_row, return_index=True)[1]
     rows = table.take(pa.array(first_row))
-    scores = "unknown_score" in table.column_names
+    known = table.column_names
     return RunLabels(
         folder,
         str(run["input"]),
@@ -116,7 +123,8 @@ def _labels(folder: Path, run: dict[str, Any], table: pa.Table) -> RunLabels:
         _classes(rows["runner_up"], names),
         _numbers(rows["margin"]),
         _classes(rows["zero_shot_label"], names),
-        _numbers(rows["unknown_score"]) if scores else None,
+        _numbers(rows["unknown_score"]) if "unknown_score" in known else None,
+        _numbers(rows["confidence"]) if "confidence" in known else None,
     )
 
 

@@ -18,8 +18,8 @@ CLASS = "class: "
 Queues = dict[str, Sequence[int]]
 ABOUT = {
     AUDIT: "A random sample: what you decide here tells how good all labels are.",
-    UNCERTAIN: "Closest calls first: the least margin between the best two classes.",
-    CHANGED: "The run answers otherwise than zero-shot; closest calls first.",
+    UNCERTAIN: "Least sure first: the images on which an answer is worth most.",
+    CHANGED: "The run answers otherwise than zero-shot; least sure first.",
     UNKNOWN: "Least like any of the classes first.",
     NO_LABEL: "The run abstained.",
 }
@@ -37,16 +37,16 @@ def build_queues(labels: RunLabels, more: Mapping[str, Sequence[int]] | None = N
         ValueError: If a further queue names a row that is not there.
     """
     queues: Queues = {name: _of_rows(labels, name, rows) for name, rows in (more or {}).items()}
-    by_margin = np.argsort(labels.margin, kind="stable")
-    queues[UNCERTAIN] = by_margin.tolist()
+    least_sure = np.argsort(labels.sureness, kind="stable")  # NaN goes last
+    queues[UNCERTAIN] = least_sure.tolist()
     differs = (labels.zero_shot >= 0) & (labels.label >= 0) & (labels.label != labels.zero_shot)
-    queues[CHANGED] = by_margin[differs[by_margin]].tolist()
+    queues[CHANGED] = least_sure[differs[least_sure]].tolist()
     if labels.unknown_score is not None:
         order = np.argsort(-labels.unknown_score, kind="stable")  # NaN goes last
         queues[UNKNOWN] = order[~np.isnan(labels.unknown_score[order])].tolist()
     if (labels.label < 0).any():
-        queues[NO_LABEL] = by_margin[labels.label[by_margin] < 0].tolist()
-    return queues | _of_classes(labels, by_margin)
+        queues[NO_LABEL] = least_sure[labels.label[least_sure] < 0].tolist()
+    return queues | _of_classes(labels, least_sure)
 
 
 def _of_classes(labels: RunLabels, order: Int[np.ndarray, " n"]) -> Queues:

@@ -16,6 +16,8 @@ from PIL import Image, UnidentifiedImageError
 # Pillow look up a reader that it never registers. No reader in this list starts another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 178_956_970
+# models resize the shorter side: a line of pixels would become a wall of them
+MAX_ASPECT = 250
 
 _ORIENTATION_TAG = 0x0112
 _BITS_PER_SAMPLE_TAG = 258
@@ -73,7 +75,7 @@ def decode(data: bytes) -> Image.Image:
 
     Raises:
         BadImageError: If the bytes are no image, are broken or cut short, hold more than
-            ``MAX_PIXELS`` pixels or pixels whose range is not known.
+            ``MAX_PIXELS`` pixels, are too long and narrow, or have pixels of an unknown range.
     """
     filters: Any = warnings.filters
     if not filters or filters[0] is not _SILENT_WHILE_DECODING:
@@ -107,6 +109,11 @@ def _decode(data: bytes) -> Image.Image:
         if image.width * image.height > MAX_PIXELS:
             raise BadImageError(
                 f"too large: {image.width} x {image.height} pixels, at most {MAX_PIXELS} are read"
+            )
+        if max(image.size) > MAX_ASPECT * min(image.size):
+            raise BadImageError(
+                f"too long and narrow: {image.width} x {image.height} pixels, at most {MAX_ASPECT} "
+                "to 1 are read"
             )
         image.load()
         return upright_rgb(image)
