@@ -27,7 +27,10 @@ from nameonly.tiny.digits import CLASS_NAMES
 
 WRITES = os.O_WRONLY | os.O_RDWR
 FILE_EVENTS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
-STAGES = ("load", "ingest", "encode", "text", "adapt", "decide", "write", "report", "publish")
+STAGES = (
+    *("load", "ingest", "encode", "text", "adapt", "decide", "assess", "write", "report"),
+    "publish",
+)
 
 
 class Killer:

@@ -30,7 +30,7 @@ def fitted(toy, feature_file):
         features, text.predict_logits(features), space
     )
     adapter = PrototypeAdapter().fit(features, text, labels)
-    return Classifier(backbone, adapter, Abstain(threshold=0.6), space), features
+    return Classifier(backbone, adapter, Abstain(threshold=0.6), space, temperature=2.5), features
 
 
 def test_saved_and_loaded_it_says_the_same(fitted, tmp_path):
@@ -41,7 +41,27 @@ def test_saved_and_loaded_it_says_the_same(fitted, tmp_path):
     assert (before.labels == -1).any() and (tmp_path / "c" / "README.md").read_text() == "card"
     again = load(tmp_path / "c")
     assert again.label_space == classifier.label_space
-    assert methods.settings_of(again.decision) == {"threshold": 0.6}
+    assert methods.settings_of(again.decision) == {"threshold": 0.6, "deviations": 0.0}
+
+
+def test_the_temperature_and_what_the_decision_learnt_are_saved(fitted, tmp_path):
+    classifier, features = fitted
+    logits = classifier.scorer.predict_logits(features) / 2.5
+    strict = replace(classifier, decision=Abstain(0.0, deviations=0.5).fit(logits))
+    for kind, made in (("bound", strict), ("none", classifier)):
+        made.save(tmp_path / kind)
+        again = load(tmp_path / kind)
+        assert again.temperature == 2.5
+        assert again.decision.energy_ == pytest.approx(made.decision.energy_)
+        assert torch.equal(again.predict(features).labels, made.predict(features).labels)
+        json.loads((tmp_path / kind / "classifier.json").read_text(), parse_constant=pytest.fail)
+    assert (strict.predict(features).labels == -1).sum() not in (0, len(features))
+    probs = classifier.predict_proba(features)
+    assert torch.allclose(classifier.calibrated(probs), logits.softmax(dim=1), atol=1e-5)
+    config = json.loads((tmp_path / "none" / "classifier.json").read_text())
+    (tmp_path / "none" / "classifier.json").write_text(json.dumps(config | {"temperature": -1}))
+    with pytest.raises(ValueError, match="a temperature is above 0, got -1"):
+        load(tmp_path / "none")
 
 
 INDUCTIVE = [

@@ -47,7 +47,7 @@ def test_settings_reach_the_parts():
     recipe = methods.build_recipe("up_adapter", settings, seed=5)
     told = methods.describe_recipe(recipe)
     assert told["pseudo_labels"]["images_per_class"] == 4
-    assert told["decisions"] == {"method": "abstain", "threshold": 0.7}
+    assert told["decisions"] == {"method": "abstain", "threshold": 0.7, "deviations": 0.0}
     assert told["adapters"]["steps"] == 3 and told["adapters"]["seed"] == 5
     assert methods.describe_recipe(methods.build_recipe("up_adapter"))["adapters"]["seed"] == 0
 

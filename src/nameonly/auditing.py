@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from nameonly.label_tables.reading import match_labels, read_labels
+from nameonly.label_tables.reading import TRUE_LABEL, match_labels, read_labels
 from nameonly.trust import audit, calibration
 from nameonly.types import class_key
 
 SAMPLE, RESULT = "audit.csv", "audit.json"
-ANSWER = "true_label"
+ANSWER = TRUE_LABEL
 # how a person says that an image shows none of the classes
 NONE = "none"
 LEVEL, COVERAGE = 0.95, 0.9

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +165,7 @@ class Classifier:
             "decision": {
                 "method": methods.name_of(self.decision),
                 "fields": methods.settings_of(self.decision),
-                "learnt": {
-                    name: getattr(self.decision, name) for name in _saved_fields(self.decision)
-                },
+                "learnt": _learnt(self.decision),
             },
             "temperature": self.temperature,
             "scorer": scorer,
@@ -218,10 +217,18 @@ def load(folder: Path | str, **options: Any) -> Classifier:
     return Classifier(backbone, scorer, decision, label_space, fingerprint, made, temperature)
 
 
+def _learnt(decision: Decision) -> dict[str, float]:
+    """Return the bounds that a decision learnt; JSON has no infinity, which is no bound."""
+    found = {name: getattr(decision, name) for name in _saved_fields(decision)}
+    return {name: value for name, value in found.items() if isfinite(value)}
+
+
 def _load_decision(state: dict[str, Any]) -> Decision:
     decision: Decision = methods.create("decisions", state["method"], **state["fields"])
+    learnt = state.get("learnt", {})
     for name in _saved_fields(decision):
-        setattr(decision, name, float(state["learnt"][name]))
+        if name in learnt:
+            setattr(decision, name, float(learnt[name]))
     return decision
 
 

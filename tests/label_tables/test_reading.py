@@ -41,6 +41,11 @@ def test_columns_by_name_and_by_order(table):
     assert read_labels(path, label_column="label", key_column="id") == {"1": "0"}
 
 
+def test_a_persons_answer_goes_before_the_runs_own_label(table):
+    path = table("path,id,label,true_label\na.jpg,1,cat,dog\nb.jpg,2,cat,\n")
+    assert read_labels(path) == {"a.jpg": "dog"}
+
+
 def test_a_key_may_repeat_with_the_same_label(table):
     assert read_labels(table("path,label\na,cat\na,cat\n")) == {"a": "cat"}
 

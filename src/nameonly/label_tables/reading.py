@@ -19,6 +19,8 @@ from nameonly.label_tables.matching import find_labels, plain_path, shown_items
 from nameonly.types import class_key
 
 LABEL_COLUMNS = ("label", "class", "truth", "target", "y")
+# a person's answer, in a table that has the run's own label too
+TRUE_LABEL = "true_label"
 KEY_COLUMNS = ("path", "source", "file", "filename", "id", "stem")
 By = Literal["auto", "path", "stem", "id", "folder"]
 SHOWN = 10
@@ -53,8 +55,8 @@ def read_labels(
 
     Rows without a label are left out. A parquet table without a key column is taken for the one
     that the images came from: its rows are matched by number. Without named columns, the label
-    column is the one called label, class, truth, target or y, and the key column the first of path,
-    source, file, filename, id, stem; case does not matter.
+    column is true_label, or else the one called label, class, truth, target or y, and the key
+    column the first of path, source, file, filename, id, stem; case does not matter.
 
     Raises:
         ValueError: If the file is missing, is no such table, lacks a column or has two that could
@@ -66,7 +68,9 @@ def read_labels(
         columns, rows = _open_parquet(path)
     else:
         columns, rows = _open_csv(path)
-    label = _column(path, columns, "label", label_column, LABEL_COLUMNS)
+    answered = TRUE_LABEL in (column.strip().casefold() for column in columns)
+    usual = (TRUE_LABEL,) if answered else LABEL_COLUMNS
+    label = _column(path, columns, "label", label_column, usual)
     key = _key_column(path, columns, key_column)
     table: dict[str, str] = {}
     for where, row_key, row_label in rows(key, label):
