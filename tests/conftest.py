@@ -12,6 +12,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 NAMES = ("ant", "bee", "cat", "dog")
+# files stay with one worker; these take minutes, and begun last they would keep the others waiting
+LONGEST = ("test_faults.py", "test_text_to_image.py", "test_adapting.py", "test_training_job.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture
