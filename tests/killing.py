@@ -12,6 +12,8 @@ import sys
 import traceback
 from pathlib import Path
 
+import pyarrow.dataset  # noqa: F401
+from PIL import Image
 from transformers import (  # noqa: F401 - so that the children find them imported
     AutoConfig,
     AutoImageProcessor,
@@ -25,6 +27,7 @@ from nameonly import encoding, jobs
 from nameonly.backbones.clip import ClipBackbone
 from nameonly.tiny.digits import CLASS_NAMES
 
+Image.init()  # Pillow's readers, which each child would import by itself
 WRITES = os.O_WRONLY | os.O_RDWR
 FILE_EVENTS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
 STAGES = (
