@@ -150,7 +150,7 @@ def audit_queue(folder: Path, n_images: int | None = None) -> list[int]:
 
 
 def _margin(n: int, total: int, accuracy: float) -> float:
-    low, high = audit.wilson_interval(
+    low, high = audit.interval_of_variance(
         accuracy, accuracy * (1 - accuracy) / n * (1 - n / total), LEVEL
     )
     return round((high - low) / 2, 4)

@@ -219,7 +219,10 @@ class Console:
         )
         self.line(f"mean class accuracy  {share(found.mean_class_accuracy)}")
         self.line(f"zero-shot accuracy   {share(found.zero_shot_accuracy)}")
-        self.line(f"calibration error    {share(found.expected_calibration_error)}")
+        self.line(
+            f"calibration error    {share(found.expected_calibration_error)} of probability, "
+            f"{share(found.confidence_calibration_error)} of confidence"
+        )
         if found.coverage < 1:
             self.line(f"labelled             {share(found.coverage)}")
             self.line(f"right when labelled  {share(found.accuracy_when_labelled)}")

@@ -42,6 +42,22 @@ def test_figures_by_hand(write_run, truth):
     assert evaluate_labels(folder, truth) == result
 
 
+def test_calibrated_confidence_has_its_own_error_where_a_run_wrote_it(write_run, truth):
+    folder = write_run(ROWS)
+    assert evaluate_labels(folder, truth).confidence_calibration_error is None
+    path = folder / "labels.parquet"
+    table = pq.read_table(path)
+    sure = pa.array([1.0, 0.0, 0.5, 0.3, 0.2], pa.float32())
+    pq.write_table(table.append_column("confidence", sure), path)
+    found = evaluate_labels(folder, truth)
+    assert found.confidence_calibration_error == pytest.approx((0 + 0 + 0.5) / 3)
+    assert found.expected_calibration_error == pytest.approx((0.1 + 0.6 + 0.2) / 3)
+    words = pa.array(["sure"] * 5)
+    pq.write_table(table.append_column("confidence", words), path)
+    with pytest.raises(ValueError, match="column confidence should hold fractions"):
+        evaluate_labels(folder, truth)
+
+
 def test_result_is_plain_data(write_run, truth):
     result = evaluate_labels(write_run(ROWS), truth)
     again = json.loads(json.dumps(result.as_dict(), allow_nan=False))

@@ -7,7 +7,7 @@ from nameonly.trust.audit import (
     audit_weights,
     hoeffding_interval,
     images_needed,
-    wilson_interval,
+    interval_of_variance,
 )
 
 
@@ -91,4 +91,6 @@ def test_sizes_and_hoeffding_by_hand():
     assert (low, high) == pytest.approx((0.6642, 0.9358), abs=1e-4)
     with pytest.raises(ValueError, match="n_right"):
         hoeffding_interval(3, 2)
-    assert wilson_interval(0.8, 0.8 * 0.2 / 100, 0.95) == pytest.approx((0.711, 0.8666), abs=1e-3)
+    assert interval_of_variance(0.8, 0.8 * 0.2 / 100, 0.95) == pytest.approx(
+        (0.711, 0.8666), abs=1e-3
+    )

@@ -26,6 +26,7 @@ from nameonly.label_tables.reading import By, MatchedLabels, match_labels, read_
 
 LABELS = "labels.parquet"
 COLUMNS = ("path", "id", "label", "probability", "zero_shot_label")
+CALIBRATED = "confidence"
 # Above this the table of classes by classes grows past what a page or a JSON file can hold.
 MAX_CONFUSION_CLASSES = 1000
 
@@ -40,6 +41,7 @@ class LabelTable:
         ids: Content hashes; duplicates share one.
         labels: Class index, -1 = abstained.
         confidence: Top probability of every row; None where the run wrote none.
+        calibrated: The column ``confidence`` of every row; None where the run wrote none.
         zero_shot: What zero-shot said; None where the run did not keep it.
     """
 
@@ -49,6 +51,7 @@ class LabelTable:
     labels: Int[np.ndarray, " n"]
     confidence: Float[np.ndarray, " n"] | None
     zero_shot: Int[np.ndarray, " n"] | None
+    calibrated: Float[np.ndarray, " n"] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,9 @@ class Evaluation:
         mean_class_accuracy: Mean accuracy of the classes that have an image.
         coverage: Share of images with a label.
         accuracy_when_labelled: Share of right labels among these.
-        expected_calibration_error: Gap between confidence and accuracy among these, 15 bins.
+        expected_calibration_error: Gap between the column probability and accuracy among these, 15
+            bins.
+        confidence_calibration_error: The same of the column confidence.
         zero_shot_accuracy: Share of images that zero-shot gets right.
         class_names: In column order (c).
         per_class: One row per class.
@@ -83,6 +88,7 @@ class Evaluation:
     coverage: float
     accuracy_when_labelled: float | None
     expected_calibration_error: float | None
+    confidence_calibration_error: float | None
     zero_shot_accuracy: float | None
     class_names: tuple[str, ...]
     per_class: tuple[ClassRow, ...]
@@ -128,9 +134,12 @@ def _evaluation(table: LabelTable, matched: MatchedLabels) -> Evaluation:
     confusion = None
     if len(table.class_names) <= MAX_CONFUSION_CLASSES:
         confusion = confusion_matrix(y_true, labels, len(table.class_names)).tolist()
-    calibration_error = None
-    if labelled and table.confidence is not None:
-        calibration_error = expected_calibration_error(y_true, table.confidence[rows], labels)
+
+    def gap(sure: Float[np.ndarray, " n"] | None) -> float | None:
+        if sure is None or not labelled:
+            return None
+        return expected_calibration_error(y_true, sure[rows], labels)
+
     return Evaluation(
         n=len(rows),
         n_without_truth=matched.n_without_label,
@@ -141,7 +150,8 @@ def _evaluation(table: LabelTable, matched: MatchedLabels) -> Evaluation:
         mean_class_accuracy=mean_class_accuracy_score(y_true, labels),
         coverage=label_coverage(labels),
         accuracy_when_labelled=label_precision(y_true, labels) if labelled else None,
-        expected_calibration_error=calibration_error,
+        expected_calibration_error=gap(table.confidence),
+        confidence_calibration_error=gap(table.calibrated),
         zero_shot_accuracy=None
         if table.zero_shot is None
         else accuracy_score(y_true, table.zero_shot[rows]),
@@ -163,7 +173,8 @@ def read_label_table(path: Path) -> LabelTable:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
-            table = file.read(columns=[c for c in COLUMNS if c in schema.names])
+            wanted = (*COLUMNS, CALIBRATED)
+            table = file.read(columns=[c for c in wanted if c in schema.names])
         class_names = _class_names(schema.metadata or {})
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path} is no table of labels: {error}") from None
@@ -187,7 +198,18 @@ def read_label_table(path: Path) -> LabelTable:
         _positions(cells["label"], class_names, path),
         None if None in confidence else np.array(confidence, dtype=np.float64),
         None if None in zero_shot else _positions(zero_shot, class_names, path),
+        _calibrated(table, path),
     )
+
+
+def _calibrated(table: pyarrow.Table, path: Path) -> Float[np.ndarray, " n"] | None:
+    """Return the column of calibrated confidence, which older runs have not."""
+    if CALIBRATED not in table.column_names:
+        return None
+    values = table[CALIBRATED].to_pylist()
+    if not all(isinstance(value, float) for value in values):
+        raise ValueError(f"{path}: the column {CALIBRATED} should hold fractions")
+    return np.array(values, dtype=np.float64)
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> tuple[str, ...]:

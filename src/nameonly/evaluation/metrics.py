@@ -6,11 +6,12 @@ holds class indices too, and -1 where the decision abstained: wrong, where accur
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Float, Int
 from sklearn import metrics as sklearn_metrics
+
+from nameonly.ops.intervals import wilson_bounds
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,7 @@ def wilson_interval(n_right: int, n: int, level: float = 0.95) -> tuple[float, f
         raise ValueError(f"expected 0 <= n_right <= n and n >= 1, got {n_right} of {n}")
     if not 0 < level < 1:
         raise ValueError(f"level is between 0 and 1, got {level}")
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    share, spread = n_right / n, z * z / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return wilson_bounds(n_right / n, float(n), level)
 
 
 def confusion_matrix(

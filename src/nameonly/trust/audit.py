@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from nameonly.ops.intervals import wilson_bounds
+
 STRATA = 5
 
 
@@ -172,23 +174,18 @@ def audit_accuracy(
         value += size * hits / k
         variance += size**2 * smooth * (1 - smooth) / k * (1 - k / size)
     value, variance = value / covered, variance / covered**2
-    low, high = wilson_interval(value, variance, level)
+    low, high = interval_of_variance(value, variance, level)
     if covered < total:  # strata that nobody looked at may hold anything
         low, high = low * covered / total, (high * covered + total - covered) / total
         value = value * covered / total + 0.5 * (1 - covered / total)
     return AuditResult(value, low, high, level, n, n_right)
 
 
-def wilson_interval(share: float, variance: float, level: float) -> tuple[float, float]:
+def interval_of_variance(share: float, variance: float, level: float) -> tuple[float, float]:
     """Return Wilson's interval at the sample size whose variance this would be."""
     if variance <= 0:
         return share, share
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    n = max(1.0, max(share * (1 - share), 0.01) / variance)
-    spread = z * z / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return wilson_bounds(share, max(1.0, max(share * (1 - share), 0.01) / variance), level)
 
 
 def hoeffding_interval(n_right: int, n: int, level: float = 0.95) -> tuple[float, float]:
