@@ -108,6 +108,48 @@ def some_images(
     return tuple(row for row, _ in found), tuple(image for _, image in found)
 
 
+def trace(
+    module: torch.nn.Module,
+    inputs: dict[str, torch.Tensor],
+    partial: Path,
+    subject: str,
+    dynamic_shapes: dict[str, dict[int, torch.export.Dim]] | None = None,
+) -> None:
+    """Write what a module computes to an ONNX file.
+
+    Args:
+        module: Gives probabilities.
+        inputs: An example of each input, by its name.
+        partial: File to write; removed where the module cannot be written.
+        subject: What is written, for the error.
+        dynamic_shapes: Axes of any length.
+
+    Raises:
+        ValueError: If the module cannot be written.
+        OSError: If the file cannot be written.
+    """
+    try:
+        with quiet():
+            torch.onnx.export(
+                module.eval(),
+                tuple(inputs.values()),
+                str(partial),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=["probabilities"],
+                dynamic_shapes=dynamic_shapes,
+                external_data=False,
+                verbose=False,
+            )
+    except OSError:
+        raise
+    except Exception as error:  # the exporter has many kinds of its own
+        partial.unlink(missing_ok=True)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{subject} cannot be written as ONNX: {reason}") from error
+
+
 def export_onnx(backbone: NetworkBackbone, class_names: Sequence[str], path: Path) -> None:
     """Write a network to an ONNX file that takes any number of images at once.
 
@@ -119,26 +161,8 @@ def export_onnx(backbone: NetworkBackbone, class_names: Sequence[str], path: Pat
     onnx = import_extra("onnx", "onnx", "train")
     example = torch.zeros(2, backbone.size, backbone.size, 3, dtype=torch.uint8)
     partial = path.with_suffix(".partial")
-    try:
-        with quiet():
-            torch.onnx.export(
-                _Deployed(backbone).eval(),
-                (example,),
-                str(partial),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=["pixels"],
-                output_names=["probabilities"],
-                dynamic_shapes={"pixels": {0: torch.export.Dim("n")}},
-                external_data=False,
-                verbose=False,
-            )
-    except OSError:
-        raise
-    except Exception as error:  # the exporter has many kinds of its own
-        partial.unlink(missing_ok=True)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{backbone.architecture} cannot be written as ONNX: {reason}") from error
+    shapes = {"pixels": {0: torch.export.Dim("n")}}
+    trace(_Deployed(backbone), {"pixels": example}, partial, backbone.architecture, shapes)
     model = onnx.load(partial)
     about = {CLASS_NAMES: json.dumps(list(class_names)), SIZE: str(backbone.size)}
     onnx.helper.set_model_props(model, about)

@@ -26,7 +26,7 @@ from torch.nn.functional import normalize
 from nameonly.backbones._network import normalised
 from nameonly.backbones.clip import ClipBackbone
 from nameonly.classifier import Classifier, load, scorer_name
-from nameonly.export.onnx import OPSET, Parity, quiet, some_images
+from nameonly.export.onnx import OPSET, Parity, some_images, trace
 from nameonly.extras import import_extra
 from nameonly.images import open_images
 from nameonly.journal import Journal
@@ -81,29 +81,9 @@ def export_clip(classifier: Classifier, path: Path) -> None:
     compose = import_extra("onnx.compose", "onnx", "train")
     first, size = _processing(onnx, backbone)
     partial = path.with_suffix(".partial")
-    example = torch.zeros(1, 3, *size, dtype=torch.uint8)
-    try:
-        with quiet():
-            torch.onnx.export(
-                _Scored(backbone, classifier.scorer).eval(),
-                (example,),
-                str(partial),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=["square"],
-                output_names=["probabilities"],
-                external_data=False,
-                verbose=False,
-            )
-    except OSError:
-        raise
-    except Exception as error:  # the exporter has many kinds of its own
-        partial.unlink(missing_ok=True)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"the scorer {scorer_name(classifier.scorer)!r} on {backbone.name} cannot be written "
-            f"as ONNX: {reason}"
-        ) from error
+    square = torch.zeros(1, 3, *size, dtype=torch.uint8)
+    subject = f"the scorer {scorer_name(classifier.scorer)!r} on {backbone.name}"
+    trace(_Scored(backbone, classifier.scorer), {"square": square}, partial, subject)
     second = onnx.load(partial)
     first.ir_version = second.ir_version
     model = compose.merge_models(first, second, io_map=[("square", "square")])
