@@ -180,10 +180,11 @@ def estimates(pool: Pool, logits: dict[str, Tensor]) -> list[dict[str, float]]:
     observed = accuracy.dawid_skene(list(votes.values()), n_classes).accuracy.tolist()
     text, features = pool.task.text, pool.task.features
     start = votes["zero_shot"]
+    clusters = accuracy.find_clusters(features, start, n_classes)
     viewed = text.predict_logits(pool.view)
     rows = []
     for i, (name, found) in enumerate(logits.items()):
-        estimate = accuracy.estimate_accuracy(features, start, votes[name], n_classes)
+        estimate = accuracy.estimate_accuracy(features, clusters, votes[name])
         rows.append(
             {
                 "accuracy": (votes[name] == pool.truth).double().mean().item(),
@@ -233,7 +234,7 @@ def strangers(pool: Pool) -> dict[str, tuple[float, float]]:
     """Return AUROC and false positives at 95 % of the strangers found, by score."""
     features, text = pool.task.features, pool.task.text
     start = text.predict_logits(features).argmax(dim=1)
-    centres, _ = accuracy.class_centres(features.values, start, len(text.class_names))
+    centres = accuracy.find_clusters(features, start, len(text.class_names)).centres
     kinds = {
         "energy": unknown.energy_score(features, text),
         "concept matching": unknown.concept_matching_score(features, text),
@@ -293,7 +294,8 @@ def intervals(encoded: Encoded, half: np.ndarray, recipe: str) -> tuple[float, f
         pool = pool_of("draw", encoded, (values, values), encoded.truth[rows], CLASS_NAMES)
         labels = pool.logits(recipe).argmax(dim=1)
         start = pool.task.text.predict_logits(pool.task.features).argmax(dim=1)
-        found = accuracy.estimate_accuracy(pool.task.features, start, labels, 10)
+        clusters = accuracy.find_clusters(pool.task.features, start, 10)
+        found = accuracy.estimate_accuracy(pool.task.features, clusters, labels)
         truth = (labels == pool.truth).double().mean().item()
         held += found.low <= truth <= found.high
         near += abs(found.value - truth) <= 0.05

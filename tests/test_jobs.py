@@ -158,7 +158,7 @@ def test_a_run_estimates_how_good_it_is(digits, tmp_path):
     assert 0.5 < low < got.summary["estimated_accuracy"] < high < 1
     trust = got.summary["trust"]
     assert trust["temperature"] > 1.5 and trust["images"] == 120
-    assert sum(trust["class_shares"].values()) == pytest.approx(1, abs=1e-3)
+    assert sum(trust["class_prior"].values()) == pytest.approx(1, abs=1e-3)
     assert list(trust["accuracy_of_labels"]) == list(CLASS_NAMES)
     assert sum(got.table["suspected_unknown"].to_pylist()) == trust["suspected_unknown"]
     confidence = got.table["confidence"].to_numpy()

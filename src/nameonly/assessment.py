@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -10,16 +11,19 @@ from nameonly.task import Task
 from nameonly.trust import unknown
 from nameonly.trust.accuracy import (
     AccuracyEstimate,
-    class_centres,
+    Clusters,
     estimate_accuracy,
+    find_clusters,
     label_stability,
     n_draws,
 )
 from nameonly.trust.calibration import combined_confidence, temperature_for
 from nameonly.trust.class_prior import prior_warnings, transport_prior
-from nameonly.types import Features, TextClassifier
+from nameonly.types import Features, PseudoLabels, TextClassifier
 
 LEVEL = 0.9
+# of the largest class: one with fewer pseudo-labels was not meant to be as large
+EQUAL = 0.8
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Assessment:
         confidence: That each image's most probable class is right, calibrated.
         unknown_scores: Higher for images that no name fits.
         suspected: Which of them stand out.
-        class_shares: Estimated.
+        class_prior: Estimated share of each class.
         warnings: What a person should look at, in words.
     """
 
@@ -41,7 +45,7 @@ class Assessment:
     confidence: Float[Tensor, " n"]
     unknown_scores: Float[Tensor, " n"]
     suspected: Bool[Tensor, " n"]
-    class_shares: Float[Tensor, " c"]
+    class_prior: Float[Tensor, " c"]
     warnings: tuple[str, ...]
 
     def when_made(self) -> dict[str, Any]:
@@ -64,8 +68,8 @@ class Assessment:
                 name: None if value != value else round(value, 4)
                 for name, value in zip(class_names, per_class, strict=False)
             },
-            "class_shares": dict(
-                zip(class_names, [round(v, 4) for v in self.class_shares.tolist()], strict=True)
+            "class_prior": dict(
+                zip(class_names, [round(v, 4) for v in self.class_prior.tolist()], strict=True)
             ),
             "suspected_unknown": int(self.suspected.sum()),
             "warnings": list(self.warnings),
@@ -80,23 +84,53 @@ class Level:
         stability: Of every image's most probable class.
         accuracy: Estimated, of these classes.
         temperature: At which the mean confidence is that accuracy.
+        clusters: Of the images, that the stability was found by.
     """
 
     stability: Float[Tensor, " n"]
     accuracy: float
     temperature: float
+    clusters: Clusters
 
 
-def find_level(features: Features, text: TextClassifier, logits: Float[Tensor, "n c"]) -> Level:
-    """Return how sure scores are."""
-    start, top = text.predict_logits(features).argmax(dim=1), logits.argmax(dim=1)
-    stability = label_stability(features, start, top, logits.shape[1])
+def find_level(
+    features: Features,
+    text: TextClassifier,
+    logits: Float[Tensor, "n c"],
+    clusters: Clusters | None = None,
+) -> Level:
+    """Return how sure scores are.
+
+    Args:
+        features: Unit rows.
+        text: The zero-shot classifier, from whose labels clusters start.
+        logits: The scores.
+        clusters: Of the images, where they are known.
+    """
+    if clusters is None:
+        start = text.predict_logits(features).argmax(dim=1)
+        clusters = find_clusters(features, start, logits.shape[1])
+    stability = label_stability(features, clusters, logits.argmax(dim=1))
     accuracy = stability.mean().item()
-    return Level(stability, accuracy, temperature_for(logits, accuracy))
+    return Level(stability, accuracy, temperature_for(logits, accuracy), clusters)
+
+
+def assumed_equal(pseudo_labels: PseudoLabels | None) -> bool:
+    """Return whether most images were taught in about equal numbers of each class."""
+    if pseudo_labels is None or pseudo_labels.probs.shape[1] < 2:
+        return False
+    taught = pseudo_labels.labels[pseudo_labels.labels >= 0]
+    counts = torch.bincount(taught, minlength=pseudo_labels.probs.shape[1])
+    most = 2 * len(taught) > len(pseudo_labels.ids)
+    return bool(most and counts.min() >= EQUAL * counts.max())
 
 
 def assess(
-    task: Task, logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], level: Level
+    task: Task,
+    logits: Float[Tensor, "n c"],
+    labels: Int[Tensor, " n"],
+    level: Level,
+    pseudo_labels: PseudoLabels | None = None,
 ) -> Assessment:
     """Return what is estimated of labels.
 
@@ -105,9 +139,9 @@ def assess(
         logits: Of the images.
         labels: What was decided, -1 = none.
         level: Of these logits.
+        pseudo_labels: What was learnt from, to tell whether equal classes were assumed.
     """
     features, names = task.features, task.text.class_names
-    start = task.text.predict_logits(features).argmax(dim=1)
     probs = (logits / level.temperature).softmax(dim=1)
     draws = n_draws(len(features), len(names), features.values.shape[1])
     confidence = combined_confidence(probs.amax(dim=1), level.stability, level.accuracy, draws)
@@ -118,23 +152,21 @@ def assess(
     if counted.any():
         estimate = estimate_accuracy(
             features,
-            start,
+            level.clusters,
             labels,
-            len(names),
             level=LEVEL,
             counted=counted,
             stability=level.stability,
         )
-    shares = transport_prior(probs)
-    centres, _ = class_centres(features.values.float(), start, len(names))
-    scores = unknown.combined_score(features, task.text, centres)
-    warnings = prior_warnings(labels, shares, names)
+    prior = transport_prior(probs)
+    scores = unknown.combined_score(features, task.text, level.clusters.centres)
+    warnings = prior_warnings(labels, prior, names, assumed_equal(pseudo_labels))
     return Assessment(
         estimate,
         level.temperature,
         confidence,
         scores,
         unknown.suspected(scores),
-        shares,
+        prior,
         tuple(warning.text for warning in warnings),
     )

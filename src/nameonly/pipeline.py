@@ -201,12 +201,12 @@ def adapt(
         transductive = adapted.logits is not None and adapted.backbone is None
         if transductive:  # its classifier has scores of its own, and another temperature
             own = adapted.scorer.predict_logits(features)
-            warmth = find_level(features, text, own).temperature
+            warmth = find_level(features, text, own, level.clusters).temperature
             classifier = _classifier(setup, task, adapted, own, warmth, made)
         rows = inputs.feature_rows()
         zero_shot = text.predict_logits(features).argmax(dim=1)[rows]
     with journal.stage("assess"):
-        assessment = assess(task, logits, found.labels, level)
+        assessment = assess(task, logits, found.labels, level, adapted.pseudo_labels)
         classifier = replace(classifier, made={**made, **assessment.when_made()})
     return Outcome(
         inputs,

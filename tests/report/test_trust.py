@@ -35,7 +35,7 @@ def made(n=60, **more):
         "trust": {
             "level": 0.9,
             "warnings": [f"{NASTY!r} got hardly any image"],
-            "class_shares": {"cat": 0.5, "dog": 0.3, NASTY: 0.2},
+            "class_prior": {"cat": 0.5, "dog": 0.3, NASTY: 0.2},
             "accuracy_of_labels": {"cat": 0.9, "dog": None, NASTY: 0.4},
         },
         "candidates": [
@@ -123,6 +123,6 @@ def test_expected_right_is_the_sum_of_confidence():
 
 
 def test_class_rows_by_hand():
-    facts = {"class_shares": {"a": 0.25, "b": 0.75}, "accuracy_of_labels": {"a": None, "b": 0.5}}
+    facts = {"class_prior": {"a": 0.25, "b": 0.75}, "accuracy_of_labels": {"a": None, "b": 0.5}}
     rows = class_rows(("a", "b"), np.array([0, 1, 1, -1]), facts)
     assert rows == [("b", "67 %", "75 %", "50 %"), ("a", "33 %", "25 %", "-")]

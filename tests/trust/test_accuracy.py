@@ -12,6 +12,7 @@ from nameonly.trust.accuracy import (
     class_centres,
     dawid_skene,
     estimate_accuracy,
+    find_clusters,
     label_stability,
     mean_agreement,
     n_draws,
@@ -35,7 +36,7 @@ def test_the_estimate_falls_with_the_accuracy():
     found = []
     for spread in (0.05, 0.3, 0.6):
         features, truth, labels = clusters(spread)
-        estimate = estimate_accuracy(features, labels, labels, 4)
+        estimate = estimate_accuracy(features, find_clusters(features, labels, 4), labels)
         found.append((estimate.value, (labels == truth).float().mean().item()))
     estimates, accuracies = zip(*found, strict=True)
     assert list(estimates) == sorted(estimates, reverse=True)
@@ -46,21 +47,27 @@ def test_the_estimate_falls_with_the_accuracy():
 def test_labels_drawn_by_chance_are_found_out():
     features, _, labels = clusters(0.1)
     wrong = torch.randint(4, (600,), generator=torch.Generator().manual_seed(1))
-    assert estimate_accuracy(features, labels, wrong, 4).value < 0.35
+    assert estimate_accuracy(features, find_clusters(features, labels, 4), wrong).value < 0.35
 
 
 def test_it_knows_nothing_of_names_given_the_wrong_way_round():
     features, truth, labels = clusters(0.05)
     swapped = (labels + 1) % 4
     assert (swapped == truth).sum() == 0
-    assert estimate_accuracy(features, swapped, swapped, 4).value > 0.99  # as the docs say
+    assert (
+        estimate_accuracy(features, find_clusters(features, swapped, 4), swapped).value > 0.99
+    )  # as the docs say
 
 
 def test_the_order_of_images_changes_nothing_but_rows():
     features, _, labels = clusters(0.5)
     order = torch.randperm(600, generator=torch.Generator().manual_seed(3))
-    straight = label_stability(features, labels, labels, 4)
-    shuffled = label_stability(features.subset(order), labels[order], labels[order], 4)
+    straight = label_stability(features, find_clusters(features, labels, 4), labels)
+    shuffled = label_stability(
+        features.subset(order),
+        find_clusters(features.subset(order), labels[order], 4),
+        labels[order],
+    )
     assert torch.allclose(straight[order], shuffled, atol=0.051)
     assert straight.mean().item() == pytest.approx(shuffled.mean().item(), abs=2e-3)
 
@@ -68,23 +75,23 @@ def test_the_order_of_images_changes_nothing_but_rows():
 def test_per_class_left_out_and_interval():
     features, _, labels = clusters(0.5)
     only = torch.where(labels == 2, -1, labels)
-    estimate = estimate_accuracy(features, labels, only, 4)
+    estimate = estimate_accuracy(features, find_clusters(features, labels, 4), only)
     assert estimate.n == int((labels != 2).sum())
     assert math.isnan(estimate.per_class[2]) and 0 < estimate.per_class[0] < 1
     assert estimate.low < estimate.value < estimate.high
-    wider = estimate_accuracy(features, labels, only, 4, level=0.99)
+    wider = estimate_accuracy(features, find_clusters(features, labels, 4), only, level=0.99)
     assert wider.low < estimate.low and wider.high > estimate.high
     few = features.subset(torch.arange(5))
-    small = estimate_accuracy(few, labels[:5], labels[:5], 4)
+    small = estimate_accuracy(few, find_clusters(few, labels[:5], 4), labels[:5])
     assert small.value - small.low > 2 * (estimate.value - estimate.low)
 
 
 def test_bad_input_is_refused():
     features, _, labels = clusters(0.1)
     with pytest.raises(ValueError, match="at least one labelled image"):
-        estimate_accuracy(features, labels, torch.full_like(labels, -1), 4)
+        estimate_accuracy(features, find_clusters(features, labels, 4), torch.full_like(labels, -1))
     with pytest.raises(ValueError, match=r"between 0 and 1, got 90\.0"):
-        estimate_accuracy(features, labels, labels, 4, level=90.0)
+        estimate_accuracy(features, find_clusters(features, labels, 4), labels, level=90.0)
 
 
 def test_centres_of_classes_without_images_are_nobodys():

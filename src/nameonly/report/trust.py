@@ -126,7 +126,7 @@ def class_rows(
     """Return class, share of the labels, estimated share, estimated accuracy; largest first."""
     counts = class_counts(labels, len(names))
     total = max(1, int(counts.sum()))
-    shares = list((facts.get("class_shares") or {}).values())
+    shares = list((facts.get("class_prior") or {}).values())
     right = list((facts.get("accuracy_of_labels") or {}).values())
     return [
         (

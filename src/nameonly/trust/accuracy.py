@@ -87,6 +87,34 @@ def nearest_centre(
     return kept[torch.cat(near)] if near else kept[:0]
 
 
+@dataclass(frozen=True)
+class Clusters:
+    """A second opinion on images: k-means that starts from labels and sees no text afterwards.
+
+    Attributes:
+        centres: Of the classes; infinite where no image is near.
+        nearest: The nearest centre of every image.
+    """
+
+    centres: Float[Tensor, "c d"]
+    nearest: Int[Tensor, " n"]
+
+
+def find_clusters(features: Features, start: Int[Tensor, " n"], n_classes: int) -> Clusters:
+    """Return clusters of images; no order of rows changes them.
+
+    Args:
+        features: Unit rows.
+        start: The labels of zero-shot, from whose class means the centres start.
+        n_classes: How many classes there are.
+    """
+    order = features.content_order()
+    centres, found = class_centres(features.values[order].float(), start[order], n_classes)
+    nearest = torch.empty_like(found)
+    nearest[order] = found
+    return Clusters(centres, nearest)
+
+
 def n_draws(n: int, c: int, d: int) -> int:
     """Return how often n images of d dimensions are moved among c classes."""
     return max(LEAST_DRAWS, min(DRAWS, int(MOST_PRODUCTS / max(1, n * c * d))))
@@ -94,9 +122,8 @@ def n_draws(n: int, c: int, d: int) -> int:
 
 def label_stability(
     features: Features,
-    start: Int[Tensor, " n"],
+    clusters: Clusters,
     labels: Int[Tensor, " n"],
-    n_classes: int,
     *,
     spread: float = SPREAD,
     draws: int | None = None,
@@ -104,29 +131,27 @@ def label_stability(
 ) -> Float[Tensor, " n"]:
     """Return how often every image keeps its label when it is moved as images of a class vary.
 
-    The images are clustered by k-means that starts from the class means of ``start`` and sees no
-    text afterwards: a second opinion. Each draw adds to every image ``spread`` times the deviation
-    of a random image from its own centre, and asks which centre the moved image is nearest. Where
-    classes are told apart well, and text and clusters say the same, labels stay.
+    Each draw adds to every image ``spread`` times the deviation of a random image from its own
+    centre, and asks which centre the moved image is nearest. Where classes are told apart well,
+    and text and clusters say the same, labels stay.
 
     Memory: O(n d).
 
     Args:
         features: Unit rows.
-        start: The labels of zero-shot, where clusters begin.
+        clusters: Of the images.
         labels: The labels in question.
-        n_classes: How many classes there are.
         spread: How far images are moved.
         draws: How often; by default 20, or fewer where there are very many images and classes.
         seed: Of the draws, which go by the images' content: no order of rows changes them.
     """
     order = features.content_order()
     values, asked = features.values[order].float(), labels[order]
-    centres, nearest = class_centres(values, start[order], n_classes)
-    residuals = values - centres[nearest]
+    centres = clusters.centres
+    residuals = values - centres[clusters.nearest[order]]
     generator = torch.Generator().manual_seed(seed)
     kept = torch.zeros(len(values))
-    draws = draws or n_draws(len(values), n_classes, values.shape[1])
+    draws = draws or n_draws(len(values), *centres.shape)
     for _ in range(draws):
         donors = torch.randint(max(1, len(values)), (len(values),), generator=generator)
         moved = normalize(values + spread * residuals[donors], dim=1)
@@ -138,9 +163,8 @@ def label_stability(
 
 def estimate_accuracy(
     features: Features,
-    start: Int[Tensor, " n"],
+    clusters: Clusters,
     labels: Int[Tensor, " n"],
-    n_classes: int,
     *,
     level: float = 0.9,
     counted: Bool[Tensor, " n"] | None = None,
@@ -153,9 +177,8 @@ def estimate_accuracy(
 
     Args:
         features: Unit rows.
-        start: The labels of zero-shot.
+        clusters: Of the images.
         labels: The labels in question, -1 = none, which are left out.
-        n_classes: How many classes there are.
         level: Of the interval, in (0, 1).
         counted: Images that the estimate is of; all of them by default.
         stability: Of the labels, where it is known.
@@ -166,7 +189,8 @@ def estimate_accuracy(
     if not 0 < level < 1:
         raise ValueError(f"level is between 0 and 1, got {level}")
     if stability is None:
-        stability = label_stability(features, start, labels, n_classes)
+        stability = label_stability(features, clusters, labels)
+    n_classes = len(clusters.centres)
     chosen = labels >= 0 if counted is None else counted & (labels >= 0)
     n = int(chosen.sum())
     if not n:
