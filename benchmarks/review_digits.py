@@ -11,38 +11,23 @@ images of the pool that nobody reviewed, and the test.
 import argparse
 import statistics
 from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from accuracy_digits import SPACE, cell, encode
 from results import write
 from torch import Tensor
 
 from nameonly import methods
 from nameonly.assessment import assess, find_level
-from nameonly.backbones.clip import ClipBackbone
-from nameonly.encoding import build_text_classifier
 from nameonly.learning import scores
-from nameonly.prompts.templates import Templates
 from nameonly.task import Task
-from nameonly.tiny.digits import CLASS_NAMES, halves, load_digits_images
-from nameonly.types import Features, LabelSpace, TextClassifier
+from nameonly.tiny.digits import halves
+from nameonly.types import Features, TextClassifier
 
 SEEDS, REVIEWED = range(5), (0, 10, 20, 50, 100, 200)
 RECIPES = ("up_adapter", "zlap", "tip_adapter")
-SPACE = LabelSpace(CLASS_NAMES)
 Order = Callable[[Task, Tensor, int], Tensor]
-
-
-def encode() -> tuple[Features, TextClassifier, Tensor]:
-    """Return features of all digits, the zero-shot classifier and the truth."""
-    images, truth, ids = load_digits_images()
-    backbone = ClipBackbone("tiny", device="cpu", dtype="float32")
-    values = backbone.encode_images([image.convert("RGB") for image in images])
-    with TemporaryDirectory() as cache:
-        text = build_text_classifier(Templates().texts(SPACE), SPACE, backbone, Path(cache))
-    return Features(values, ids, "tiny"), text, torch.from_numpy(truth)
 
 
 def least_certain(task: Task, logits: Tensor, seed: int) -> Tensor:
@@ -101,11 +86,6 @@ def measure(
     return found
 
 
-def cell(values: list[float]) -> str:
-    """Return mean and standard deviation in percent."""
-    return f"{100 * statistics.mean(values):.1f} ± {100 * statistics.stdev(values):.1f}"
-
-
 def main() -> None:
     """Measure and write the page."""
     parser = argparse.ArgumentParser()
@@ -113,7 +93,8 @@ def main() -> None:
     chosen = parser.parse_args().half
     torch.set_num_threads(2)
     half = dict(zip(("development", "final"), halves(), strict=True))[chosen]
-    found = measure(*encode(), half)
+    features, text, truth = encode()
+    found = measure(features, text, torch.from_numpy(truth), half)
     lines = [f"The {chosen} half, five seeds, pools of {len(half) // 2} images; percent.", ""]
     figures = {}
     for which, what in ((0, "images of the pool that nobody reviewed"), (1, "the test")):

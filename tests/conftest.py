@@ -108,3 +108,11 @@ def feature_file(toy, tmp_path):
     }
     np.savez(path, **arrays)
     return path, arrays
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    from browsing import open_browser
+
+    with open_browser(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver

@@ -5,9 +5,8 @@ import time
 
 import numpy as np
 import pytest
-from report.test_report_in_browser import BROWSER, CONTRASTS, DRIVER, FLAGS
+from browsing import BROWSER, CONTRASTS, DRIVER
 from reviewing import NAMES, large_run, serving, small_run
-from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -15,19 +14,6 @@ from selenium.webdriver.common.keys import Keys
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="chromium is not installed")
 
 N_LARGE = 20_000
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.set_page_load_timeout(60)
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture
