@@ -92,13 +92,13 @@ def test_a_run_of_predict_is_exported_too(run, export, tmp_path):
 def test_a_person_is_told_what_is_left_out(run, export, tmp_path):
     photos = shutil.copytree(run.parent / "photos", tmp_path / "moved")
     table = pq.read_table(run / "labels.parquet").to_pylist()
-    least = sorted(row["probability"] for row in table)[10]
-    labelled = [row["path"] for row in table if row["label"] and row["probability"] >= least]
+    least = sorted(row["confidence"] for row in table)[10]
+    labelled = [row["path"] for row in table if row["label"] and row["confidence"] >= least]
     (photos / labelled[0]).unlink()
     (photos / labelled[1]).write_bytes(b"no image")
-    command = [run, "--to", "imagefolder", "--images", photos, "--min-probability", least]
+    command = [run, "--to", "imagefolder", "--images", photos, "--min-confidence", least]
     code, said, _ = export(*command, "--out", tmp_path / "out")
-    abstained = sum(row["label"] is None and row["probability"] >= least for row in table)
+    abstained = sum(row["label"] is None and row["confidence"] >= least for row in table)
     assert code == 0 and len(ImageFolder(tmp_path / "out")) == len(labelled) - 2
     assert said.splitlines() == [
         f"{len(labelled) - 2} of 60 sources exported as imagefolder",

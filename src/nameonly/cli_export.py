@@ -29,7 +29,7 @@ def export(
     ],
     to: Annotated[Format, typer.Option("--to", help="What to export as; see docs/export.md.")],
     out: Out,
-    min_probability: Annotated[
+    min_confidence: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out rows that are less certain.")
     ] = 0.0,
     images: Annotated[
@@ -55,8 +55,8 @@ def export(
     check_new(out)
     wanted = None
     if to != "onnx":
-        wanted = Wanted(to, min_probability, images, column, link, val_share)
-    elif min_probability or link or val_share is not None:
+        wanted = Wanted(to, min_confidence, images, column, link, val_share)
+    elif min_confidence or link or val_share is not None:
         raise ValueError("onnx is of a classifier: it goes with --images and --column alone")
     with Console(quiet=as_json) as console:
         journal = Journal(None, console.stage, console.progress)
@@ -107,7 +107,7 @@ def show(console: Any, found: dict[str, Any], out: Path) -> None:
         f"{found['exported']:,} of {found['sources']:,} sources exported as {found['format']}"
     )
     if found["below"]:
-        console.line(f"{found['below']:,} are less certain than {found['min_probability']:g}")
+        console.line(f"{found['below']:,} are less certain than {found['min_confidence']:g}")
     if found["abstained"]:
         console.line(f"{found['abstained']:,} have no label, since the run abstained")
     if bad := found["unreadable"]:

@@ -51,7 +51,7 @@ def test_names_from_hell(to, new_run, pictures_of, exported, tmp_path):
     ("wanted", "words"),
     [
         ({"to": "coco"}, "no format 'coco'; there are: csv, parquet"),
-        ({"to": "csv", "min_probability": 1.5}, "between 0 and 1, got 1.5"),
+        ({"to": "csv", "min_confidence": 1.5}, "between 0 and 1, got 1.5"),
         ({"to": "csv", "link": True}, "csv holds no images: leave out --images and --link"),
         ({"to": "parquet", "images": "photos"}, "holds no images"),
         ({"to": "cvat", "val_share": 0.2}, "--val-share goes with ultralytics, not with cvat"),
@@ -64,8 +64,8 @@ def test_what_does_not_go_together_is_told(wanted, words):
 
 def test_nothing_to_export_is_an_error_that_says_why(new_run, some, exported, tmp_path):
     folder = new_run(some, abstained=range(12))
-    with pytest.raises(ValueError, match=r"12 rows .* probability of at least 1"):
-        exported(folder, "parquet", min_probability=1.0)
+    with pytest.raises(ValueError, match=r"12 rows .* is as certain as 1"):
+        exported(folder, "parquet", min_confidence=1.0)
     with pytest.raises(ValueError, match=r"nothing to export .* 12 have no label"):
         export_run(folder, Wanted("imagefolder"), tmp_path)
 

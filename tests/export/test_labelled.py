@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -31,9 +32,12 @@ def test_a_run_of_predict_has_no_given_labels(new_run, some):
 
 def test_less_certain_rows_go(new_run, some):
     run = read_run(new_run(some))
-    values = sorted(row.probability for row in run.rows())
+    values = sorted(row.confidence for row in run.rows())
     kept = run.at_least(values[4])
-    assert len(kept) == 8 and min(row.probability for row in kept.rows()) == values[4]
+    assert len(kept) == 8 and min(row.confidence for row in kept.rows()) == values[4]
+    older = replace(run, table=run.table.drop_columns(["confidence"]))
+    values = sorted(row.probability for row in older.rows())
+    assert len(older.at_least(values[4])) == 8
     assert len(run.at_least(0.0)) == 12 and len(run.at_least(1.0)) == 0
 
 

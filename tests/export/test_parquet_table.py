@@ -23,7 +23,7 @@ def test_less_certain_rows_are_left_out_and_images_need_not_be_there(
 ):
     folder = new_run(some)
     (tmp_path / "photos").rename(tmp_path / "gone")
-    place, found = exported(folder, "parquet", min_probability=0.7)
-    got = pq.read_table(place / "labels.parquet")["probability"].to_pylist()
-    want = [row.probability for row in read_run(folder).rows() if row.probability >= 0.7]
+    place, found = exported(folder, "parquet", min_confidence=0.5)
+    got = pq.read_table(place / "labels.parquet")["confidence"].to_pylist()
+    want = [row.confidence for row in read_run(folder).rows() if row.confidence >= 0.5]
     assert 0 < len(got) < 12 and got == want and found["below"] == 12 - len(got)

@@ -50,8 +50,8 @@ def test_a_small_class_is_on_both_sides(new_run, pictures_of, exported):
         for name in run.class_names:
             ids = {row.id for row in run.rows() if row.label == name}
             assert len(ids) < 2 or {found[i] for i in ids} == {"train", "val"}
-    (tmp,) = run.at_least(sorted(row.probability for row in run.rows())[-1]).rows()
-    assert sides(run.at_least(tmp.probability), 0.999) == {tmp.id: "train"}
+    (tmp,) = run.at_least(sorted(row.confidence for row in run.rows())[-1]).rows()
+    assert sides(run.at_least(tmp.confidence), 0.999) == {tmp.id: "train"}
 
 
 def test_what_the_split_lacks_is_noted(new_run, pictures_of, exported, tmp_path):

@@ -41,6 +41,15 @@ def test_suspected_unknown_comes_highest_first_where_the_column_is(tmp_path):
     scores = [0.1, 0.9, None, 0.5]
     run = write_run(tmp_path, "abcd", "abcd", unknown_score=pa.array(scores, pa.float32()))
     assert build_queues(read_run(run))["suspected unknown"] == [1, 3, 0]
+    stands_out = pa.array([False, True, None, True])
+    run = write_run(
+        tmp_path,
+        "abcd",
+        "abcd",
+        unknown_score=pa.array(scores, pa.float32()),
+        suspected_unknown=stands_out,
+    )
+    assert build_queues(read_run(run))["suspected unknown"] == [1, 3]
 
 
 def test_images_without_a_label_have_a_queue_and_no_class(tmp_path):

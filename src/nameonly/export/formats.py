@@ -45,7 +45,7 @@ class Wanted:
 
     Attributes:
         to: A key of ``TABLES`` or of ``WITH_IMAGES``.
-        min_probability: Leave out what is less certain.
+        min_confidence: Leave out what is less certain.
         images: Where the images lie now; None for where they lay.
         column: Of a table of images; None for the run's.
         link: Put symbolic links in place of copies.
@@ -53,7 +53,7 @@ class Wanted:
     """
 
     to: str
-    min_probability: float = 0.0
+    min_confidence: float = 0.0
     images: ImageSpec | None = None
     column: str | None = None
     link: bool = False
@@ -63,9 +63,9 @@ class Wanted:
         if self.to not in TABLES | WITH_IMAGES:
             known = ", ".join([*TABLES, *WITH_IMAGES])
             raise ValueError(f"no format {self.to!r}; there are: {known}")
-        if not 0 <= self.min_probability <= 1:
+        if not 0 <= self.min_confidence <= 1:
             raise ValueError(
-                f"--min-probability must lie between 0 and 1, got {self.min_probability}"
+                f"--min-confidence must lie between 0 and 1, got {self.min_confidence}"
             )
         if self.to in TABLES and (self.images is not None or self.link):
             raise ValueError(
@@ -97,11 +97,11 @@ def export_run(
     """
     journal = journal or Journal()
     run = read_run(folder)
-    chosen = run.at_least(wanted.min_probability)
+    chosen = run.at_least(wanted.min_confidence)
     if not len(chosen):
         raise ValueError(
-            f"nothing to export: none of the {len(run)} rows of {folder} has a probability of at "
-            f"least {wanted.min_probability}"
+            f"nothing to export: none of the {len(run)} rows of {folder} is as certain as "
+            f"{wanted.min_confidence}"
         )
     skipped: list[Quarantined] = []
     if wanted.to in TABLES:
@@ -122,7 +122,7 @@ def export_run(
         "run": str(folder),
         **run.provenance,
         "classes": list(run.class_names),
-        "min_probability": wanted.min_probability,
+        "min_confidence": wanted.min_confidence,
         "sources": len(run),
         "abstained": chosen.n_abstained,
         "below": len(run) - len(chosen),

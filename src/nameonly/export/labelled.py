@@ -111,11 +111,17 @@ class LabelledRun:
             for row in batch.to_pylist():
                 yield ExportRow(**row)
 
-    def at_least(self, probability: float) -> "LabelledRun":
-        """Return the run without the rows that are less certain."""
-        if probability == 0:
+    def at_least(self, confidence: float) -> "LabelledRun":
+        """Return the run without the rows that are less certain.
+
+        Args:
+            confidence: The least one; of runs without that column, the least probability.
+        """
+        if confidence == 0:
             return self
-        return replace(self, table=self.table.filter(pc.field("probability") >= probability))
+        known = "confidence" in self.table.column_names
+        column = pc.field("confidence" if known else "probability")
+        return replace(self, table=self.table.filter(column >= confidence))
 
     def labelled(self) -> "LabelledRun":
         """Return the run without the rows on which it abstained."""

@@ -39,6 +39,7 @@ def image_columns(labels: RunLabels) -> dict[str, Any]:
         "path": [labels.paths[row] for row in labels.first_row.tolist()],
         "label": labels.label.tolist(),
         "probability": _rounded(labels.probability),
+        "confidence": None if labels.confidence is None else _rounded(labels.confidence),
         "runner_up": labels.runner_up.tolist(),
         "margin": _rounded(labels.margin),
         "zero_shot": labels.zero_shot.tolist(),

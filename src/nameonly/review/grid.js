@@ -159,7 +159,7 @@ function noteOf(image, answer) {
   const own = nameOf(run.label[image]);
   if (answer && answer.decision !== "accepted") return own ? `was ${apart(own)}` : "had no label";
   const other = run.runner_up[image] < 0 ? "" : ` · ${apart(nameOf(run.runner_up[image]))}?`;
-  return percent(run.probability[image]) + other;
+  return percent((run.confidence ?? run.probability)[image]) + other;
 }
 
 // An image that was scrolled away before it came is not waited for.

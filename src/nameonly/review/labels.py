@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 LABELS, RUN = "labels.parquet", "run.json"
 
@@ -37,6 +37,7 @@ class RunLabels:
         zero_shot: Zero-shot's class, -1 where it is not known.
         unknown_score: How much an image looks like none of the classes; None if it is not known.
         confidence: That its label is right, calibrated; None if it is not known.
+        suspected: Whether the score stands out; None if it is not known.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class RunLabels:
     zero_shot: Int[np.ndarray, " n"]
     unknown_score: Float[np.ndarray, " n"] | None = None
     confidence: Float[np.ndarray, " n"] | None = None
+    suspected: Bool[np.ndarray, " n"] | None = None
 
     @property
     def sureness(self) -> Float[np.ndarray, " n"]:
@@ -125,7 +127,13 @@ def _labels(folder: Path, run: dict[str, Any], table: pa.Table) -> RunLabels:
         _classes(rows["zero_shot_label"], names),
         _numbers(rows["unknown_score"]) if "unknown_score" in known else None,
         _numbers(rows["confidence"]) if "confidence" in known else None,
+        _suspected(rows["suspected_unknown"]) if "suspected_unknown" in known else None,
     )
+
+
+def _suspected(column: Any) -> Bool[np.ndarray, " n"]:
+    """Return where a column says true; a gap is no suspicion."""
+    return np.asarray(pc.fill_null(column, False).to_numpy(), dtype=bool)
 
 
 def _classes(column: Any, names: Sequence[str]) -> Int[np.ndarray, " n"]:

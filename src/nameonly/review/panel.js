@@ -47,6 +47,7 @@ function evidence(image, answer) {
   const found = [];
   if (own) found.push([answer?.class === run.label[image] || !answer ? "probability" : `was ${apart(own)}`,
     percent(run.probability[image])]);
+  if (run.confidence && own) found.push(["confidence", percent(run.confidence[image])]);
   const gap = (run.probability[image] ?? 0) - (run.margin[image] ?? 0);
   if (run.runner_up[image] >= 0) found.push([`runner-up ${apart(nameOf(run.runner_up[image]))}`,
     percent(gap)]);

@@ -43,7 +43,10 @@ def build_queues(labels: RunLabels, more: Mapping[str, Sequence[int]] | None = N
     queues[CHANGED] = least_sure[differs[least_sure]].tolist()
     if labels.unknown_score is not None:
         order = np.argsort(-labels.unknown_score, kind="stable")  # NaN goes last
-        queues[UNKNOWN] = order[~np.isnan(labels.unknown_score[order])].tolist()
+        known = ~np.isnan(labels.unknown_score[order])
+        if labels.suspected is not None:
+            known &= labels.suspected[order]
+        queues[UNKNOWN] = order[known].tolist()
     if (labels.label < 0).any():
         queues[NO_LABEL] = least_sure[labels.label[least_sure] < 0].tolist()
     return queues | _of_classes(labels, least_sure)

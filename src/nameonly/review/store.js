@@ -1,6 +1,6 @@
 // What the run says, what was decided, and the decisions on their way to the disk.
 
-export const run = { names: [], path: [], label: [], probability: [], runner_up: [], margin: [],
+export const run = { names: [], path: [], label: [], probability: [], confidence: null, runner_up: [], margin: [],
   zero_shot: [], copies: [] };
 export const decided = new Map(); // image -> {decision, class, revision, at}
 const revisions = new Map(); // image -> revision of its last change, also of an undone one
