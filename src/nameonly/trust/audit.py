@@ -104,11 +104,9 @@ def audit_sample(
     sizes = torch.bincount(strata[open_], minlength=n_strata)
     means = torch.zeros(n_strata).index_add_(0, strata[open_], confidence[open_].float()) / sizes
     spread = (means * (1 - means)).clamp(min=0.01).sqrt()
-    generator = torch.Generator().manual_seed(seed)
-    queues = []
-    for s in range(n_strata):
-        members = (strata == s).nonzero()[:, 0]
-        queues.append(members[torch.randperm(len(members), generator=generator)])
+    # one order for all strata: where a confidence moves a little, most of the sample stays
+    order = torch.randperm(len(confidence), generator=torch.Generator().manual_seed(seed))
+    queues = [order[strata[order] == s] for s in range(n_strata)]
     return AuditSample(_in_turns(queues, sizes * spread, min(n_images, n)), strata, sizes)
 
 
