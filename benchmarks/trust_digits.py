@@ -362,7 +362,7 @@ class Findings:
         self.confidences.setdefault(pool.name, []).extend(both)
         self.shares.setdefault(pool.name, []).append(shares(pool, logits["up_adapter"]))
         true = {name: row["accuracy"] for name, row in zip(RECIPES, rows, strict=True)}
-        told = Silhouette().choose(pool.task).candidates
+        told = Silhouette().choose(pool.task, Templates()).candidates
         (chosen,) = (row["recipe"] for row in told if row["chosen"])
         best = max(true.values())
         steady = max(RECIPES, key=lambda n: rows[RECIPES.index(n)]["stability"])

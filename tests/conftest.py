@@ -85,6 +85,26 @@ def digit_task(all_digits, tmp_path_factory):
 
 
 @pytest.fixture
+def worse_backbone(tmp_path):
+    """The folder of a copy of the bundled model with noise on its weights."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from nameonly.backbones.clip import ClipBackbone
+
+    folder = tmp_path / "worse"
+    shutil.copytree(ClipBackbone("tiny").folder, folder)
+    state = load_file(folder / "model.safetensors")
+    generator = torch.Generator().manual_seed(5)
+    for name in sorted(state):
+        if state[name].ndim > 1:
+            noise = torch.randn(state[name].shape, generator=generator)
+            state[name] = state[name] + 0.6 * state[name].float().std() * noise
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)
+
+
+@pytest.fixture
 def digits(all_digits, tmp_path):
     """A folder of 120 digits that a test may change."""
     folder = tmp_path / "photos"

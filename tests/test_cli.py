@@ -105,7 +105,10 @@ def test_settings_and_dry_run(nameonly, digits, tmp_path):
         (("label", "{d}", "-o", "{t}/x"), "class names are missing"),
         (("label", "{d}", "-c", NAMES, "-o", "{d}", "--backbone", "tiny"), "holds other files"),
         (("label", "{d}", "-c", NAMES, "-o", "{t}/x", "--set", "k=3"), "no stage 'k'"),
-        (("label", "{d}", "-c", NAMES, "-o", "{t}/x", "--set", "k"), "--set expects"),
+        (
+            ("label", "{d}", "-c", NAMES, "-o", "{t}/x", "--set", "k"),
+            "a setting is stage",
+        ),
         (
             ("label", "{d}", "-c", NAMES, "-o", "{t}/x", "--recipe", "up"),
             "no method 'up' in recipes",

@@ -31,11 +31,11 @@ from nameonly.cli_options import (
     print_json,
     run_options,
     say,
-    settings_from,
 )
 from nameonly.cli_review import review
 from nameonly.cli_serve import serve
 from nameonly.cli_train import train
+from nameonly.methods import settings_from
 
 app = typer.Typer(
     add_completion=False,

@@ -15,8 +15,8 @@ from nameonly.cli_options import (
     Seed,
     open_for,
     print_json,
-    settings_from,
 )
+from nameonly.methods import settings_from
 
 
 def generate(

@@ -57,24 +57,6 @@ def print_json(value: Any) -> None:
     print(text.encode(errors="replace").decode())  # a path need not be valid Unicode
 
 
-def settings_from(pairs: list[str]) -> dict[str, Any]:
-    """Return the settings of ``--set``: numbers, true, false and lists as JSON has them.
-
-    Raises:
-        ValueError: If one is no ``name=value``.
-    """
-    settings = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign or not key:
-            raise ValueError(f"--set expects stage.field=value or stage=method, got {pair!r}")
-        try:
-            settings[key.strip()] = json.loads(value)
-        except ValueError:
-            settings[key.strip()] = value
-    return settings
-
-
 def run_options(console: Any, **options: Any) -> dict[str, Any]:
     """Return options of a run that a console follows."""
     hooks = {"on_stage": console.stage, "on_progress": console.progress}

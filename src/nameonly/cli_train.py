@@ -13,9 +13,9 @@ from nameonly.cli_options import (
     Overwrite,
     Seed,
     print_json,
-    settings_from,
     share,
 )
+from nameonly.methods import settings_from
 
 if TYPE_CHECKING:
     from nameonly.console import Console

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from nameonly.cli_options import share
+from nameonly.report.wording import candidate_words
 
 if TYPE_CHECKING:
     from nameonly.bench.execute import Found
@@ -32,7 +33,7 @@ STAGES = {
     "estimate": "trying a few steps",
     "generate": "making images",
     "filter": "comparing with the class names",
-    "train": "training, by epochs",
+    "train": "decoding images, then training by epochs",
     "export": "writing the ONNX file",
     "decide": "deciding",
     "assess": "estimating how good the labels are",
@@ -148,9 +149,8 @@ class Console:
             self.line("adapting changed more than half of the labels: look at the report first")
         if tried := run.summary.get("candidates"):
             (chosen,) = (row for row in tried if row.get("chosen"))
-            self.line(
-                f"{chosen['recipe']} was taken among {len(tried)} recipes: its labels cluster best"
-            )
+            name = candidate_words(chosen)
+            self.line(f"{name} was taken among {len(tried)}: its labels cluster best")
         if made := run.summary.get("synthetic"):
             recognised = share(made["recognised"])
             self.line(
@@ -333,6 +333,8 @@ class Console:
         self.line(f"{found['kept']:,} of {found['asked_for']:,} synthetic images kept")
         for reason, n in found["dropped"].items():
             self.line(f"{n:,} dropped: {reason}")
+        if n := found["not_asked_for"]:
+            self.line(f"{n:,} of earlier calls stay, not asked for now: kept is false in the table")
         least = min(found["classes"], key=found["classes"].__getitem__)
         self.line(f"fewest of {least!r}: {found['classes'][least]:,}")
         if found["lora"]:

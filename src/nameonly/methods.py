@@ -2,8 +2,9 @@
 
 import ast
 import importlib
+import json
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -152,6 +153,24 @@ def build_recipe(name: str, settings: Mapping[str, Any] | None = None, seed: int
         if values[stage]:
             parts[stage] = reconfigure(part, values[stage])
     return replace(recipe, **parts)
+
+
+def settings_from(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return settings from ``name=value``: numbers, true, false and lists as JSON has them.
+
+    Raises:
+        ValueError: If one is no ``name=value``.
+    """
+    settings = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise ValueError(f"a setting is stage.field=value or stage=method, got {pair!r}")
+        try:
+            settings[key.strip()] = json.loads(value)
+        except ValueError:
+            settings[key.strip()] = value
+    return settings
 
 
 def reconfigure(part: Any, values: Mapping[str, Any]) -> Any:

@@ -167,18 +167,8 @@ def adapt(
     Raises:
         ValueError: If the names, the texts, the given labels or the features do not fit each other.
     """
-    features, label_space = inputs.features, setup.label_space
     with journal.stage("text"):
-        text = text_classifier(setup)
-        given = None
-        if setup.given is not None:
-            given = given_labels(setup.given, features, inputs.images, label_space)
-        task = Task(features, text, label_space, given, images=inputs.distinct_images())
-        if not isinstance(setup.backbone, PrecomputedBackbone):
-            task = replace(task, backbone=setup.backbone)
-        task = replace(
-            task, cache=setup.cache, on_progress=journal.on_progress, on_note=journal.listener
-        )
+        task = _task(inputs, setup, journal)
     if setup.ensemble:
         with journal.stage("ensemble"):
             start = ensemble_logits(setup, task, journal.on_progress)
@@ -186,6 +176,9 @@ def adapt(
     with journal.stage("adapt"):
         folder = kept.enter_context(training_folder(setup, task))
         adapted = setup.recipe.fit(replace(task, checkpoints=folder))
+    task = adapted.task or task
+    features, text = task.features, task.text
+    inputs = replace(inputs, features=features)
     support, worth = adapted.support, None
     if support is not None:
         with journal.stage("measure"):
@@ -194,8 +187,11 @@ def adapt(
     with journal.stage("decide"):
         logits = scores(task, adapted)
         level = find_level(features, text, logits)
+        given = task.given
         known = {} if given is None else {"given": int((given >= 0).sum())}
         made = {**made, "images": len(features), **known}
+        if adapted.candidates:
+            made["chosen"] = next(row for row in adapted.candidates if row.get("chosen"))
         classifier = _classifier(setup, task, adapted, logits, level.temperature, made)
         found = classifier.decide(logits, features)
         transductive = adapted.logits is not None and adapted.backbone is None
@@ -223,6 +219,24 @@ def adapt(
     )
 
 
+def _task(inputs: Inputs, setup: Setup, journal: Journal) -> Task:
+    """Return what the recipe is given."""
+    given = None
+    if setup.given is not None:
+        given = given_labels(setup.given, inputs.features, inputs.images, setup.label_space)
+    return Task(
+        inputs.features,
+        text_classifier(setup),
+        setup.label_space,
+        given,
+        backbone=None if isinstance(setup.backbone, PrecomputedBackbone) else setup.backbone,
+        images=inputs.distinct_images(),
+        cache=setup.cache,
+        on_progress=journal.on_progress,
+        on_note=journal.listener,
+    )
+
+
 def _classifier(
     setup: Setup,
     task: Task,
@@ -232,7 +246,7 @@ def _classifier(
     made: Mapping[str, Any],
 ) -> Classifier:
     """Return the product, whose decision has seen the unlabelled scores."""
-    backbone = adapted.backbone or setup.backbone
+    backbone = adapted.backbone or task.backbone or setup.backbone
     fingerprint = str(backbone.reference().get("fingerprint", ""))
     decision = deepcopy(setup.recipe.decisions).fit(logits / temperature, task.features)
     return Classifier(

@@ -112,6 +112,7 @@ class Adapted:
         backbone: The backbone that the scorer's features come from, where the method changed it.
         support: The synthetic images that it learnt from, where there were some.
         candidates: Where recipes were tried, what is known of each, and which was chosen.
+        task: Where it was chosen among others, what it saw: its backbone, its texts.
     """
 
     scorer: Scorer
@@ -120,3 +121,4 @@ class Adapted:
     backbone: Backbone | None = None
     support: Support | None = None
     candidates: tuple[dict[str, Any], ...] = ()
+    task: Task | None = None

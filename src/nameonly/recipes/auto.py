@@ -1,4 +1,4 @@
-"""Several recipes on the same features; the one whose labels cluster best is taken.
+"""Several recipes on the same images; the one whose labels cluster best is taken.
 
 Paper: see ``selection/silhouette.py``.
 Differs: no paper's recipe.
@@ -33,4 +33,4 @@ class Auto:
 
     def fit(self, task: Task) -> Adapted:
         """Return what the chosen recipe hands back."""
-        return self.selection.choose(task)
+        return self.selection.choose(task, self.prompts)

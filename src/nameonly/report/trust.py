@@ -13,7 +13,7 @@ from nameonly.report.answers import ClassPair, class_counts
 from nameonly.report.cards import Card, Pictures
 from nameonly.report.examples import largest_classes
 from nameonly.report.figures import count_bar
-from nameonly.report.wording import shortened
+from nameonly.report.wording import candidate_words, shortened
 
 BINS = 10
 MAX_CLASSES = 40
@@ -234,7 +234,8 @@ def feature_map(
 
 
 def _candidate(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    name = candidate_words(row)
     if "refused" in row:
-        return str(row["recipe"]), "-", "-", shortened(f"left out: {row['refused']}", 160)
+        return name, "-", "-", shortened(f"left out: {row['refused']}", 160)
     taken = "taken" if row["chosen"] else ""
-    return str(row["recipe"]), f"{row['silhouette']:.3f}", percent(row["agreement"]), taken
+    return name, f"{row['silhouette']:.3f}", percent(row["agreement"]), taken

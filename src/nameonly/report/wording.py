@@ -26,6 +26,14 @@ def shortened(text: str, limit: int) -> str:
     return text[: limit - tail - 1] + _ELLIPSIS + text[len(text) - tail :]
 
 
+def candidate_words(row: Mapping[str, Any]) -> str:
+    """Return what a selection tried, from its row in ``run.json``."""
+    prompts, backbone = row.get("prompts"), row.get("backbone")
+    words = [str(row["recipe"])]
+    words += [f"prompts {prompts}"] if prompts else []
+    return ", ".join(words + ([f"on {backbone}"] if backbone else []))
+
+
 def file_name(source: str) -> str:
     """Return the last part of a source, the one that tells neighbours apart.
 

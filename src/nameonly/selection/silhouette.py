@@ -1,19 +1,29 @@
-"""The recipe whose labels cut the images into the clearest clusters.
+"""The candidate whose labels cut the images into the clearest clusters.
 
 Paper: Rousseeuw. Silhouettes: a Graphical Aid to the Interpretation and Validation of Cluster
     Analysis. Journal of Computational and Applied Mathematics, 1987, section 2.
 Differs: of cosine distance, on a sample of the images; labels of a recipe stand in for clusters.
+    Where backbones are tried, every labelling is judged in the features of each, and their mean is
+    what counts: a backbone that crowds its images together would judge its own labels mildly.
 """
 
 from dataclasses import dataclass, replace
+from statistics import mean
 from typing import Any
 
 from jaxtyping import Int
 from sklearn.metrics import silhouette_score
 from torch import Tensor
 
-from nameonly import methods
 from nameonly.learning import scores
+from nameonly.prompts import Prompts
+from nameonly.selection._candidates import (
+    Candidate,
+    every_candidate,
+    features_by_backbone,
+    open_backbones,
+    task_of,
+)
 from nameonly.task import Adapted, Task
 from nameonly.trust.accuracy import dawid_skene, mean_agreement
 from nameonly.types import Features
@@ -38,54 +48,72 @@ def mean_silhouette(features: Features, labels: Int[Tensor, " n"], most: int) ->
 
 @dataclass(frozen=True)
 class Silhouette:
-    """Tries every recipe at its own settings.
+    """Tries every recipe, under every prompt, on every backbone.
 
     Attributes:
-        recipes: Names of those to try, the plainest first: of equals the first is taken.
+        recipes: Those to try, the plainest first: of equals the first is taken. A name, and after
+            it settings: ``"up_adapter pseudo_labels.images_per_class=16"``.
+        prompts: What ``prompts.templates`` takes, to be tried beside the run's own.
+        backbones: Names of further ones, to be tried beside the run's own.
         sample: How many images silhouettes are computed on, at a cost of its square.
         seed: Of the recipes.
     """
 
     recipes: tuple[str, ...] = ("zero_shot", "up_adapter", "tip_adapter", "transclip", "zlap")
+    prompts: tuple[str, ...] = ()
+    backbones: tuple[str, ...] = ()
     sample: int = 5_000
     seed: int = 0
 
     def __post_init__(self) -> None:
-        known = methods.names("recipes")
-        wrong = [name for name in self.recipes if name not in known or name == "auto"]
-        if wrong or not self.recipes:
-            valid = [name for name in known if name != "auto"]
-            raise ValueError(
-                f"no recipe {', '.join(wrong) or '(none)'} to try; {methods.offer('', valid)}"
-            )
+        self.candidates()
         if self.sample < 2:
             raise ValueError(f"sample must be at least 2, got {self.sample}")
 
-    def choose(self, task: Task) -> Adapted:
-        """Return the best recipe's result; one that refuses the task is told and left out.
+    def candidates(self) -> list[Candidate]:
+        """Return what is tried, in that order.
 
         Raises:
-            ValueError: If every recipe refuses it.
+            ValueError: If a recipe, a setting or a set of templates does not exist.
         """
+        return every_candidate(self.recipes, self.prompts, self.backbones, self.seed)
+
+    def choose(self, task: Task, prompts: Prompts) -> Adapted:
+        """Return the best candidate's result; one that refuses the task is told and left out.
+
+        Raises:
+            ValueError: If every candidate refuses it, or a backbone cannot be had.
+        """
+        if self.prompts and (task.label_space.templates or task.label_space.prompts):
+            raise ValueError(
+                "the classes bring texts of their own, which stand in for any templates; leave "
+                "selection.prompts out"
+            )
+        backbones = open_backbones(task, self.backbones)
+        spaces = features_by_backbone(task, backbones)
         best: Adapted | None = None
         rows: list[dict[str, Any]] = []
         votes: list[Int[Tensor, " n"]] = []
-        for number, name in enumerate(self.recipes):
+        candidates = self.candidates()
+        for number, candidate in enumerate(candidates):
             if task.on_progress is not None:
-                task.on_progress(number, len(self.recipes))
+                task.on_progress(number, len(candidates))
+            folder = task.checkpoints and task.checkpoints / f"candidate-{number}"
+            own = replace(task, on_progress=None, checkpoints=folder)
+            key = candidate.backbone
             try:
-                quiet = replace(task, on_progress=None)
-                adapted = methods.build_recipe(name, seed=self.seed).fit(quiet)
-                labels = scores(task, adapted).argmax(dim=1)
+                seen = task_of(own, candidate, prompts, backbones[key], spaces[key])
+                adapted = candidate.recipe(self.seed).fit(seen)
+                labels = scores(seen, adapted).argmax(dim=1)
             except ValueError as error:
-                rows.append({"recipe": name, "refused": str(error)})
+                rows.append({**candidate.row(), "refused": str(error)})
                 continue
-            value = mean_silhouette(task.features, labels, self.sample)
+            value = mean(mean_silhouette(f, labels, self.sample) for f in spaces.values())
             known = [row["silhouette"] for row in rows if "silhouette" in row]
-            rows.append({"recipe": name, "silhouette": value})
+            rows.append({**candidate.row(), "silhouette": value})
             votes.append(labels)
             if best is None or value > max(known):
-                best = adapted
+                best = replace(adapted, task=replace(seen, on_progress=task.on_progress))
         if best is None:
             raise ValueError(f"no recipe could be tried; {rows[0]['recipe']}: {rows[0]['refused']}")
         return replace(best, candidates=tuple(_told(rows, votes, len(task.label_space))))
