@@ -32,6 +32,7 @@ from nameonly.backbones._devices import (
     unit_rows,
 )
 from nameonly.backbones._hub import hub_refusal
+from nameonly.backbones._preprocessing import Preprocessing, preprocessing_of
 from nameonly.tiny import MODEL as TINY
 from nameonly.types import PromptShape
 
@@ -240,8 +241,15 @@ class ClipBackbone:
         fields = {k: v for k, v in self.processor.to_dict().items() if not k.startswith("_")}
         return {**self.text_key, "preprocessing": json.dumps(fields, sort_keys=True, default=str)}
 
+    @cached_property
+    def preprocessing(self) -> Preprocessing | None:
+        """The processor's steps without its overhead; None where they are not known."""
+        return preprocessing_of(self.processor.to_dict())
+
     def preprocess(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
-        """Apply the model's own image processor to one RGB image."""
+        """Do what the model's own image processor does to one RGB image."""
+        if self.preprocessing is not None:
+            return self.preprocessing(image)
         pixels = self.processor(images=image, return_tensors="np")["pixel_values"][0]
         return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))
 
