@@ -1,7 +1,6 @@
 """Devices, dtypes and batches: what all backbones that run a network share."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -47,19 +46,37 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cpu" and native else torch.float32
 
 
-@contextmanager
-def lack_of_memory_told(n: int, device: torch.device) -> Iterator[None]:
-    """Say what to do where n images are more than the device's memory holds.
+def in_halves(
+    encode: Callable[[Float[Tensor, "n 3 h w"]], Float[Tensor, "n d"]],
+    pixels: Float[Tensor, "n 3 h w"],
+    device: torch.device,
+) -> Float[Tensor, "n d"]:
+    """Encode images in one pass, or in halves where the memory does not hold them at once.
 
     Raises:
-        ValueError: If the memory runs out inside.
+        ValueError: If it does not hold one image.
     """
     try:
-        yield
-    except torch.OutOfMemoryError as error:
+        return encode(pixels)
+    except RuntimeError as error:
+        if not _lacks_memory(error):
+            raise
+        reason = str(error).splitlines()[0]
+    # outside of the handler: the error would keep what the failed pass had allocated
+    if len(pixels) == 1:
         raise ValueError(
-            f"{n} images at once do not fit the memory of {device}; lower --batch-size"
-        ) from error
+            f"one image does not fit the memory of {device} ({reason}); take a smaller model, "
+            "or --device cpu"
+        )
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    middle = len(pixels) // 2
+    return torch.cat([in_halves(encode, p, device) for p in (pixels[:middle], pixels[middle:])])
+
+
+def _lacks_memory(error: RuntimeError) -> bool:
+    # the processor's allocator has no error of its own
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def unit_rows(values: Float[Tensor, "n d"], model: str, dtype: torch.dtype) -> Float[Tensor, "n d"]:

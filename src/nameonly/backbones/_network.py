@@ -22,7 +22,7 @@ from nameonly.backbones._devices import (
     choose_device,
     choose_dtype,
     encode_in_batches,
-    lack_of_memory_told,
+    in_halves,
 )
 from nameonly.backbones._hub import hub_folder
 from nameonly.backbones._image_only import ImageOnly
@@ -242,8 +242,12 @@ class NetworkBackbone(ImageOnly):
             FloatingPointError: If one is not finite.
         """
         device, dtype = self.resolved_device, choose_dtype(self.dtype, self.resolved_device)
-        with lack_of_memory_told(len(pixels), device):
-            logits: Tensor = self.network(pixels.to(device, dtype)).float().cpu()
+
+        def forward(part: Tensor) -> Tensor:
+            found: Tensor = self.network(part.to(device, dtype)).float().cpu()
+            return found
+
+        logits = in_halves(forward, pixels, device)
         if not torch.isfinite(logits).all():
             raise FloatingPointError(f"{self.name} gave values that are not finite in {dtype}")
         return logits

@@ -27,7 +27,7 @@ from nameonly.backbones._devices import (
     choose_device,
     choose_dtype,
     encode_in_batches,
-    lack_of_memory_told,
+    in_halves,
     unit_rows,
 )
 from nameonly.backbones._open_clip_source import (
@@ -231,16 +231,18 @@ class OpenClipBackbone:
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        """Encode preprocessed images in one forward pass.
+        """Encode preprocessed images in one forward pass, or several where memory is short.
 
         Raises:
             FloatingPointError: If the model gives a value that is not finite.
-            ValueError: If the images do not fit the device's memory.
+            ValueError: If one image does not fit the device's memory.
         """
-        moved = pixels.to(self.resolved_device, self.resolved_dtype)
-        with lack_of_memory_told(len(pixels), self.resolved_device):
-            rows = self.network.encode_image(moved)
+
+        def forward(part: Tensor) -> Tensor:
+            rows = self.network.encode_image(part.to(self.resolved_device, self.resolved_dtype))
             return unit_rows(rows, self.name, self.resolved_dtype)
+
+        return in_halves(forward, pixels, self.resolved_device)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
         """Preprocess and encode RGB images, ``batch_size`` at a time."""

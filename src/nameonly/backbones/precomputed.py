@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from nameonly.backbones._image_only import ImageOnly
+from nameonly.sources.remote import is_remote
 from nameonly.types import Features, LabelSpace, TextClassifier, class_key
 
 __all__ = ["PrecomputedBackbone"]
@@ -32,7 +33,8 @@ EXPECTED = (
 
 def is_feature_file(source: object) -> bool:
     """Return whether a source names a file of features rather than images."""
-    return isinstance(source, str | Path) and str(source).lower().endswith(SUFFIXES)
+    named = isinstance(source, str | Path) and str(source).lower().endswith(SUFFIXES)
+    return named and not is_remote(str(source))
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
