@@ -54,7 +54,7 @@ while (walker.nextNode()) {
   const colour = element.namespaceURI.endsWith('svg') ? style.fill : style.color;
   found.push([walker.currentNode.data.trim(), contrast(colour, background(element))]);
 }
-for (const shape of document.querySelectorAll('rect.labelled'))
+for (const shape of document.querySelectorAll('rect.labelled, .point circle'))
   found.push(['', contrast(getComputedStyle(shape).fill, background(shape))]);
 return found;
 """

@@ -2,15 +2,34 @@
 
 import csv
 import json
+import re
+import signal
+import subprocess
 import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from markupsafe import Markup
 
 from nameonly import cli, label
 from nameonly.auditing import answer_audit, audit_queue, draw_audit, read_audited
+from nameonly.report.places import fill_places
 from nameonly.tiny.digits import CLASS_NAMES
+
+NASTY = "<script>alert(1)</script>"
+PLACES = ("audit", "audit link", "audit note")
+# a process that is killed when the new report is written and the old one still there
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from nameonly.auditing import answer_audit
+def hook(event, arguments):
+    if event == "os.rename" and str(arguments[0]).endswith(".report.html.partial"):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+answer_audit(Path(sys.argv[1]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +45,7 @@ def made(all_digits, tmp_path_factory):
 def run(made, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    for name in ("run.json", "labels.parquet"):
+    for name in ("run.json", "labels.parquet", "report.html"):
         (folder / name).write_bytes((made[0] / name).read_bytes())
     return folder, made[1]
 
@@ -125,6 +144,123 @@ def test_the_review_asks_about_the_very_sample(run):
     assert audit_queue(folder) == rows and len(rows) == 25
 
 
+def emptied(page):
+    """The page as `label` wrote it."""
+    return fill_places(page, dict.fromkeys(PLACES, Markup("")))
+
+
+def test_the_report_shows_the_answers_and_later_ones_replace_them(run):
+    folder, truth = run
+    report = folder / "report.html"
+    before = report.read_text()
+    draw_audit(folder, 30)
+    fill(folder, truth)
+    found = answer_audit(folder)
+    first = report.read_text()
+    assert found["report"] == str(report) and found["report_problem"] is None
+    shown = re.search(r'data-count="audited accuracy">(\d+) %<', first)[1]
+    assert shown == f"{100 * found['accuracy']:.0f}"
+    assert "30 answers are too few to say" in first and '<a href="#audited">' in first
+    draw_audit(folder, 120)
+    fill(folder, truth)
+    found = answer_audit(folder)
+    second = report.read_text()
+    assert f"{found['n_right']} of 120</span> checked labels are right" in second
+    assert second.count('id="audited"') == 1 and "too few to say" not in second
+    assert second.count("checked by hand</a>") == 1 and "30 answers" not in second
+    answer_audit(folder)
+    assert report.read_text() == second
+    assert emptied(first) == emptied(second) == before
+    assert not re.search(r'(?:src|href)="(?!#|data:)', second), "no outside address"
+    assert {p.name for p in folder.iterdir()} == {
+        *("run.json", "labels.parquet", "report.html", "audit.csv", "audit.json")
+    }
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.unlink(), "is missing"),
+        (lambda path: path.write_text("<p>my own page</p>"), "has no place to show this"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"\xff"), "has no place to show this"),
+        (lambda path: (path.unlink(), path.mkdir()), "does not show this: Is a directory"),
+    ],
+)
+def test_a_report_without_the_place_is_told_in_a_line_and_the_answers_are_kept(run, spoil, message):
+    folder, truth = run
+    draw_audit(folder, 30)
+    fill(folder, truth)
+    report = folder / "report.html"
+    spoil(report)
+    before = report.read_bytes() if report.is_file() else None
+    found = answer_audit(folder)
+    assert found["report"] is None and message in found["report_problem"]
+    assert "\n" not in found["report_problem"]
+    assert json.loads((folder / "audit.json").read_text())["n"] == 30
+    assert before == (report.read_bytes() if report.is_file() else None)
+    assert not list(folder.glob(".*"))
+
+
+def test_a_kill_leaves_the_old_report_whole(run):
+    folder, truth = run
+    draw_audit(folder, 30)
+    fill(folder, truth)
+    before = (folder / "report.html").read_bytes()
+    killed = subprocess.run([sys.executable, "-c", KILLED, folder])
+    assert killed.returncode == -signal.SIGKILL
+    assert (folder / "report.html").read_bytes() == before
+    assert json.loads((folder / "audit.json").read_text())["n"] == 30
+    answer_audit(folder)
+    assert emptied((folder / "report.html").read_text()) == before.decode()
+    assert not list(folder.glob(".*"))
+
+
+def test_classes_and_the_interval_without_a_distribution_are_in_the_file(run):
+    folder, truth = run
+    draw_audit(folder, 200)
+    rows = fill(folder, truth)
+    found = json.loads(json.dumps(answer_audit(folder)))
+    assert json.loads((folder / "audit.json").read_text()).items() <= found.items()
+    for row in found["classes"]:
+        mine = [r for r in rows if r["label"] == row["class"]]
+        right = sum(r["label"] == r["true_label"] for r in mine)
+        assert (row["n"], row["n_right"]) == (len(mine), right)
+        assert 0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1
+        assert row["below_estimate"] == (row["high"] < row["estimated_accuracy"])
+        assert (row["calibration_error"] is not None) == (row["n"] >= 20)
+    assert sum(row["n"] for row in found["classes"]) == 200
+    assert sum(row["n_labels"] for row in found["classes"]) == 400
+    hoeffding = found["hoeffding"]
+    assert hoeffding["low"] < found["low"] < found["high"] < hoeffding["high"]
+    assert "random sample" in hoeffding["assumes"]
+    errors = {name: row["error"] for name, row in found["calibration_errors"].items()}
+    assert errors["probability"] > 2 * errors["temperature"], "the model's own is far too sure"
+    assert found["temperature_before"] > 1
+
+
+def test_a_stratum_without_an_answer_leaves_no_interval_without_a_distribution(run):
+    folder, truth = run
+    draw_audit(folder, 30)
+    fill(folder, truth, 3)
+    found = answer_audit(folder)
+    assert found["hoeffding"] is None and found["calibration_errors"] is None
+
+
+def test_hostile_names_stay_text(digits, tmp_path):
+    folder = tmp_path / "run"
+    names = [NASTY, *CLASS_NAMES[1:]]
+    (digits / "<b>&.png").write_bytes(min(digits.iterdir()).read_bytes() + b" ")
+    label(digits, names, backbone="tiny", out=folder)
+    draw_audit(folder, 121)
+    rows = fill(folder, {r["path"].rsplit("/", 1)[-1]: NASTY for r in drawn(folder)})
+    found = answer_audit(folder)
+    assert found["n_right"] == sum(r["label"] == NASTY for r in rows) > 0
+    page = (folder / "report.html").read_text()
+    section = page.split('<section aria-labelledby="audited"')[1].split("</section>")[0]
+    assert "&lt;script&gt;alert(1)" in section and "<script" not in page and "<b>&.p" not in page
+    assert "below the estimate" in section, "all of the others' labels were said to be wrong"
+
+
 def test_given_labels_are_not_audited(all_digits, tmp_path):
     given = tmp_path / "given.csv"
     given.write_text("".join(all_digits[1].read_text().splitlines(keepends=True)[:101]))
@@ -176,7 +312,13 @@ def test_the_command(run, monkeypatch, capsys):
     fill(folder, truth)
     code, printed = call("--answers", folder / "audit.csv")
     assert code == 0 and "95% interval" in printed.out and "checked labels are right" in printed.out
+    assert printed.out.endswith(f"shown in {folder / 'report.html'}\n")
+    assert "hoeffding" not in printed.out.lower()
+    (folder / "report.html").unlink()
+    code, printed = call("--answers", folder / "audit.csv")
+    assert code == 0 and printed.out.splitlines()[-1].startswith("no page shows this: ")
     code, printed = call("--margin", 5)
     assert code == 2 and "margin and level lie in (0, 1)" in printed.err
     code, printed = call("--answers", folder / "audit.csv", "--json")
-    assert json.loads(printed.out)["n_right"] > 30
+    found = json.loads(printed.out)
+    assert found["n_right"] > 30 and found["hoeffding"]["low"] < found["low"]

@@ -10,18 +10,28 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from nameonly.label_tables.reading import TRUE_LABEL, match_labels, read_labels
-from nameonly.trust import audit, calibration
+from nameonly.ops.intervals import effective_number
+from nameonly.report.audit import audit_parts
+from nameonly.report.places import fill_places
+from nameonly.trust import audit
+from nameonly.trust.answers import (
+    LEVEL,
+    Answers,
+    audit_classes,
+    confidence_errors,
+    diagram,
+    temperature_and_sets,
+)
 from nameonly.types import class_key
 
-SAMPLE, RESULT = "audit.csv", "audit.json"
+SAMPLE, RESULT, REPORT = "audit.csv", "audit.json", "report.html"
 ANSWER = TRUE_LABEL
 # how a person says that an image shows none of the classes
 NONE = "none"
-LEVEL, COVERAGE = 0.95, 0.9
 
 
 @dataclass(frozen=True)
@@ -206,6 +216,8 @@ def read_answers(run: AuditedRun, path: Path) -> dict[str, int]:
 def answer_audit(folder: Path, answers: Path | None = None) -> dict[str, Any]:
     """Write ``audit.json``: the accuracy that the answers show, and what else follows from them.
 
+    The run's report shows it too; where that has no place for it, ``report_problem`` says why.
+
     Answers to images that ``audit.csv`` does not name are left out: a person chose them, so that
     they say nothing of the others.
 
@@ -221,60 +233,76 @@ def answer_audit(folder: Path, answers: Path | None = None) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} has no {SAMPLE}; draw a sample first: nameonly audit {folder}")
     run = read_audited(folder)
-    told = read_answers(run, answers or path)
+    given = read_answers(run, answers or path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         drawn = {row.get("id") for row in csv.DictReader(file)}
-    truth = torch.tensor([told.get(i, -1) if i in drawn else -1 for i in run.ids])
+    truth = torch.tensor([given.get(i, -1) if i in drawn else -1 for i in run.ids])
     checked = truth >= 0
     if not checked.any():
         raise ValueError(f"none of the {len(drawn)} images of {path} has an answer yet")
     sample = audit_order(run, len(run.ids))
-    right = truth == run.labels
-    result = audit.audit_accuracy(sample, checked, right, LEVEL)
     weights = audit.audit_weights(sample, checked)
+    told = Answers(run.labels, run.confidence, run.probs, truth, weights)
+    result = audit.audit_accuracy(sample, checked, told.right, LEVEL)
     found = {
         **asdict(result),
+        "hoeffding": _hoeffding(result.accuracy, weights),
         "answered": int(checked.sum()),
         "asked": len(drawn),
         "estimated_accuracy_before": run.facts.get("estimated_accuracy"),
         "estimated_accuracy_interval_before": run.facts.get("estimated_accuracy_interval"),
-        "reliability": [
-            {**asdict(b), "accuracy": None if b.accuracy != b.accuracy else b.accuracy}
-            for b in calibration.reliability(run.confidence, right, checked)
-        ],
-        **_calibrated(run, truth, checked, weights),
+        "classes": _class_rows(run, told),
+        "reliability": diagram(told),
+        "calibration_errors": confidence_errors(told),
+        "temperature_before": (run.facts.get("trust") or {}).get("temperature"),
+        **temperature_and_sets(told),
     }
-    partial = folder / f".{RESULT}.partial"
-    partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / RESULT)
-    return {**found, "file": str(folder / RESULT)}
+    _write_whole(folder / RESULT, json.dumps(found, indent=2) + "\n")
+    return {**found, "file": str(folder / RESULT), **_show(folder / REPORT, found)}
 
 
-def _calibrated(
-    run: AuditedRun,
-    truth: Int[Tensor, " m"],
-    checked: Bool[Tensor, " m"],
-    weights: Float[Tensor, " m"],
-) -> dict[str, Any]:
-    """Return a temperature and prediction sets, where every class's probability was written."""
-    inside = checked & (truth < len(run.names))
-    if run.probs is None or not inside.any():
-        return {}
-    logits = run.probs[inside].double().clamp(min=1e-30).log()
-    temperature = calibration.fit_temperature(logits, truth[inside], weights[inside])
-    probs = (logits / temperature).softmax(dim=1)
-    found: dict[str, Any] = {"temperature": temperature}
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file; whoever is stopped on the way leaves the old one."""
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        least = calibration.conformal_threshold(probs, truth[inside], COVERAGE, weights[inside])
+        partial.write_bytes(text.encode("utf-8"))
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _show(path: Path, found: Mapping[str, Any]) -> dict[str, str | None]:
+    """Put the results into the run's report; return its path, or why they are not there."""
+    parts, why = audit_parts(found), None
+    try:
+        _write_whole(path, fill_places(path.read_bytes().decode("utf-8"), parts))
+    except FileNotFoundError:
+        why = f"no page shows this: {path} is missing"
+    except OSError as error:
+        why = f"{path} does not show this: {error.strerror}"
     except ValueError:
-        return found  # too few answers for sets of that coverage
-    every = (run.probs.double().clamp(min=1e-30).log() / temperature).softmax(dim=1)
-    sets = calibration.prediction_sets(every, least)
-    return {
-        **found,
-        "prediction_sets": {
-            "coverage": COVERAGE,
-            "least_probability": least,
-            "mean_size": sets.double().sum(dim=1).mean().item(),
-        },
-    }
+        why = f"{path} has no place to show this: it was edited, is older, or estimates nothing"
+    return {"report": None if why else str(path), "report_problem": why}
+
+
+def _hoeffding(accuracy: float, weights: Float[Tensor, " m"]) -> dict[str, Any] | None:
+    """Return the interval without a distribution; None where a stratum has no answer."""
+    if round(float(weights.sum())) < len(weights):
+        return None
+    low, high = audit.hoeffding_interval(accuracy, effective_number(weights), LEVEL)
+    assumes = "the images checked are a random sample of each stratum; nothing else"
+    return {"low": low, "high": high, "level": LEVEL, "assumes": assumes}
+
+
+def _class_rows(run: AuditedRun, told: Answers) -> list[dict[str, Any]]:
+    """Return what the answers say of each class, beside what the run had estimated."""
+    estimated = (run.facts.get("trust") or {}).get("accuracy_of_labels") or {}
+    rows = []
+    for found in audit_classes(told):
+        row = asdict(found)
+        name = run.names[row.pop("label")]
+        before = estimated.get(name)
+        below = before is not None and found.high < before
+        rows.append({"class": name, **row, "estimated_accuracy": before, "below_estimate": below})
+    return rows

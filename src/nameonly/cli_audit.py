@@ -60,3 +60,4 @@ def _tell(console: "Console", found: dict[str, Any]) -> None:
             f"{sets['mean_size']:.2f} classes on average"
         )
     console.line(f"written to {found['file']}")
+    console.line(found["report_problem"] or f"shown in {found['report']}")

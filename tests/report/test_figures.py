@@ -11,6 +11,7 @@ from nameonly.report.figures import (
     confidence_bins,
     confidence_histogram,
     count_bar,
+    reliability_diagram,
 )
 
 
@@ -83,3 +84,30 @@ def test_a_count_bar_has_its_length_and_its_marker():
     assert bar.find("line").get("x1") == "99.80%"
     assert bar.get("aria-hidden") == "true"
     assert ElementTree.fromstring(count_bar(0.25, None, "abstained")).find("line") is None
+    shifted = ElementTree.fromstring(count_bar(0.25, None, "labelled", start=0.5)).find("rect")
+    assert (shifted.get("x"), shifted.get("width")) == ("50.00%", "25.00%")
+
+
+def test_the_diagonal_meets_points_whose_confidence_is_right():
+    bins = [
+        {"low": 0.1, "high": 0.2, "n": 9, "n_audited": 0, "interval": None},
+        {"low": 0.5, "high": 0.6, "n": 9, "n_audited": 1234, "interval": (0.4, 0.6)},
+        {"low": 0.9, "high": 1.0, "n": 9, "n_audited": 3, "interval": (0.5, 1.0)},
+    ]
+    right = {0.1: None, 0.5: 0.5, 0.9: 0.75}
+    rows = [{**b, "confidence": b["low"], "accuracy": right[b["low"]]} for b in bins]
+    root = ElementTree.fromstring(reliability_diagram(rows, "<b>what</b>"))
+    assert root.find("desc").text == "<b>what</b>" and root.get("role") == "img"
+    counts = [t.text for t in root.iter("text") if "count" in t.get("class")]
+    assert counts == ["0", "1.2k", "3"]
+    (diagonal,) = [e for e in root.iter("line") if e.get("class") == "diagonal"]
+    bottom, top = float(diagonal.get("y1")), float(diagonal.get("y2"))
+    first, second = (g for g in root.iter("g") if g.get("class") == "point")
+    circle = first.find("circle")
+    assert circle.get("cx") == "50.00%"
+    assert float(circle.get("cy")) == pytest.approx((bottom + top) / 2)
+    height = (bottom - float(second.find("circle").get("cy"))) / (bottom - top)
+    assert height == pytest.approx(0.75)
+    ends = [float(second.find("line").get(y)) for y in ("y1", "y2")]
+    assert ends == pytest.approx([(bottom + top) / 2, top])
+    assert "3 of 9 checked" in second.find("title").text

@@ -10,14 +10,19 @@ from browsing import BROWSER, CONTRASTS, DRIVER
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from nameonly.report.audit import audit_parts
 from nameonly.report.html import write_report
+from nameonly.report.places import fill_places
+from nameonly.report.trust import TrustInput
 
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="chromium is not installed")
 
+PAGES = ["page", "awkward_page", "audited_page"]
 OVERFLOWING = """
 const width = document.documentElement.clientWidth;
 const wide = [...document.body.querySelectorAll('*')].filter(e =>
-  e.getBoundingClientRect().right > width + 0.5 && !e.closest('svg.defs, .unseen, .one-line'));
+  e.getBoundingClientRect().right > width + 0.5 &&
+  !e.closest('svg.defs, .unseen, .one-line, .scroll > *'));
 const seen = wide.slice(0, 5).map(e => e.outerHTML.slice(0, 200));
 return [document.documentElement.scrollWidth - width, seen];
 """
@@ -52,6 +57,59 @@ def awkward_page(tmp_path_factory, digits_report):
     return path.as_uri()
 
 
+@pytest.fixture(scope="module")
+def audited_page(tmp_path_factory, digits_report):
+    """A page with estimates and an audit of awkward names, few of which can be told apart."""
+    n, g = len(digits_report.sources), np.random.default_rng(0)
+    names = ("Donaudampfschifffahrt" * 20, "<script>alert(1)</script>", *digits_report.class_names)
+    confidence = digits_report.probs.max(axis=1)
+    trust = TrustInput(
+        confidence=confidence,
+        unknown_scores=confidence,
+        suspected=confidence < 0.2,
+        map_rows=np.arange(n),
+        map_places=g.random((n, 2)),
+        audit_rows=(1, 2),
+    )
+    run = {
+        **digits_report.run,
+        "estimated_accuracy": 0.8,
+        "estimated_accuracy_interval": [0.7, 0.9],
+        "trust": {"level": 0.9},
+    }
+    bins = [
+        {"low": k / 10, "high": (k + 1) / 10, "confidence": k / 10 + 0.05, "n": 50_000}
+        | {"accuracy": 0.09 * k, "interval": [0.08 * k, 0.1 * k], "n_audited": 4 * 10**k % 987_654}
+        for k in range(10)
+    ]
+    classes = [
+        {"class": name, "n": 12_345, "n_right": 12_344, "accuracy": 0.9, "low": 0.5, "high": 1.0}
+        | {"estimated_accuracy": 0.99, "below_estimate": k % 2 == 0}
+        for k, name in enumerate(names)
+    ]
+    kinds = ("confidence", "probability", "temperature", "classwise")
+    found = {
+        **dict.fromkeys(("n", "n_right", "answered"), 99_999),
+        "asked": 111_111,
+        "accuracy": 0.75,
+        "low": 0.7,
+        "high": 0.79,
+        "level": 0.95,
+        "temperature": 3.2,
+        "temperature_before": 2.5,
+        "estimated_accuracy_before": 0.8,
+        "estimated_accuracy_interval_before": [0.7, 0.9],
+        "reliability": bins,
+        "classes": classes,
+        "calibration_errors": {kind: {"error": 0.2, "by_chance": 0.1} for kind in kinds},
+        "prediction_sets": {"coverage": 0.9, "least_probability": 0.1, "mean_size": 2.5},
+    }
+    path = tmp_path_factory.mktemp("audited") / "report.html"
+    write_report(path, replace(digits_report, trust=trust, run=run))
+    path.write_text(fill_places(path.read_text(), audit_parts(found)))
+    return path.as_uri()
+
+
 def _show(browser, page, width=1200, scheme="light"):
     features = [
         {"name": "prefers-color-scheme", "value": scheme},
@@ -71,7 +129,7 @@ def _number(text):
     return int(text.replace(",", ""))
 
 
-@pytest.mark.parametrize("which", ["page", "awkward_page"])
+@pytest.mark.parametrize("which", PAGES)
 def test_nothing_but_the_file_is_asked_for_and_nothing_is_complained_about(browser, request, which):
     address = request.getfixturevalue(which)
     browser.get_log("browser"), browser.get_log("performance")
@@ -89,7 +147,7 @@ def test_nothing_but_the_file_is_asked_for_and_nothing_is_complained_about(brows
     assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
 
 
-@pytest.mark.parametrize("which", ["page", "awkward_page"])
+@pytest.mark.parametrize("which", PAGES)
 @pytest.mark.parametrize("width", [360, 390, 768, 1200])
 def test_no_page_scrolls_sideways(browser, request, which, width):
     _show(browser, request.getfixturevalue(which), width)
@@ -97,7 +155,7 @@ def test_no_page_scrolls_sideways(browser, request, which, width):
     assert browser.execute_script(OVERFLOWING) == [0, []]
 
 
-@pytest.mark.parametrize("which", ["page", "awkward_page"])
+@pytest.mark.parametrize("which", PAGES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_and_bar_stands_out(browser, request, which, scheme):
     _show(browser, request.getfixturevalue(which), scheme=scheme)
@@ -127,8 +185,9 @@ def test_every_picture_loads_and_has_a_name(browser, page):
     assert all(alt and width == 8 and complete for alt, width, complete in pictures)
 
 
-def test_headings_start_at_one_and_never_skip(browser, page):
-    _show(browser, page)
+@pytest.mark.parametrize("which", ["page", "audited_page"])
+def test_headings_start_at_one_and_never_skip(browser, request, which):
+    _show(browser, request.getfixturevalue(which))
     levels = browser.execute_script(
         "return [...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(h => Number(h.tagName[1]))"
     )
@@ -137,8 +196,9 @@ def test_headings_start_at_one_and_never_skip(browser, page):
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def test_landmarks_language_title_tables_and_figures(browser, page):
-    _show(browser, page)
+@pytest.mark.parametrize("which", ["page", "audited_page"])
+def test_landmarks_language_title_tables_and_figures(browser, request, which):
+    _show(browser, request.getfixturevalue(which))
     assert browser.title == "Labelling report: digits/"
     assert browser.find_element(By.TAG_NAME, "html").get_attribute("lang") == "en"
     for tag in ("header", "nav", "main", "footer"):
@@ -215,3 +275,20 @@ def test_bars_are_as_long_as_their_numbers(browser, page, digits_report):
         counts.append(_number(row.find_element(By.TAG_NAME, "td").text))
     ratios = np.array(lengths)[:-1] / np.array(counts)[:-1]
     np.testing.assert_allclose(ratios, ratios.mean(), rtol=0.05)
+
+
+def test_the_counts_below_the_reliability_diagram_do_not_touch_on_a_phone(browser, audited_page):
+    _show(browser, audited_page, 360)
+    counts = [e.rect for e in browser.find_elements(By.CSS_SELECTOR, ".reliability .count")]
+    assert len(counts) == 10
+    assert all(a["x"] + a["width"] <= b["x"] + 0.5 for a, b in pairwise(counts))
+
+
+def test_the_link_leads_to_the_audit_and_tables_too_wide_can_be_scrolled(browser, audited_page):
+    _show(browser, audited_page, 360)
+    browser.find_element(By.LINK_TEXT, "Checked by hand").click()
+    heading = browser.find_element(By.ID, "audited")
+    assert -1 <= heading.rect["y"] - browser.execute_script("return scrollY") < 200
+    region = browser.find_elements(By.CSS_SELECTOR, ".audited .scroll")[-1]
+    wide, seen = (int(region.get_attribute(name)) for name in ("scrollWidth", "clientWidth"))
+    assert wide > seen and region.get_attribute("tabindex") == "0"

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from nameonly.report.html import ReportInput, write_report
+from nameonly.report.places import empty_place
 from nameonly.report.trust import TrustInput, class_rows, confidence_rows
 
 NASTY = "<script>alert(1)</script>"
@@ -115,6 +116,16 @@ def test_without_estimates_or_images_the_page_still_stands(page):
     assert 'id="map"' in text and 'id="audit"' not in text
     text = page(made(run={}))
     assert "No image has a label whose accuracy could be estimated." in text
+
+
+def test_a_page_with_estimates_keeps_places_for_an_audit_and_shows_none(page):
+    text = page(made())
+    for name in ("audit", "audit link", "audit note"):
+        assert text.count(empty_place(name)) == 1
+    assert 'id="audited"' not in text and "checked by hand</a>" not in text
+    assert "<!-- begin" not in page(made(trust=None))
+    hostile = f"{empty_place('audit')}"
+    assert page(made(class_names=("cat", "dog", hostile))).count(empty_place("audit")) == 1
 
 
 def test_expected_right_is_the_sum_of_confidence():

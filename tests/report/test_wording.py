@@ -12,6 +12,7 @@ from nameonly.report.wording import (
     probability_text,
     setting_text,
     share_text,
+    short_count,
     shortened,
 )
 
@@ -101,3 +102,11 @@ def test_settings_read_as_words():
 def test_nested_settings_become_dotted_names_in_order():
     nested = {"b": {"y": 1, "x": {"z": False}}, "a": "last"}
     assert list(flat_settings(nested)) == [("b.y", "1"), ("b.x.z", "no"), ("a", "last")]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (999, "999"), (1000, "1.0k"), (9949, "9.9k"), (9950, "10k"), (123_456, "123k")],
+)
+def test_short_counts_have_four_characters_at_most(number, text):
+    assert short_count(number) == text and len(text) <= 4

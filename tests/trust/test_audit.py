@@ -1,7 +1,9 @@
 import pytest
 import torch
 
+from nameonly.ops.intervals import effective_number
 from nameonly.trust.audit import (
+    AuditSample,
     audit_accuracy,
     audit_sample,
     audit_weights,
@@ -31,6 +33,25 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     assert held / 300 > 0.87
     assert sum(means) / 300 == pytest.approx(truth, abs=0.01)
     assert sum(widths) / 300 < 0.16  # a simple random sample of 80: 0.155
+
+
+@pytest.mark.parametrize("share", [0.5, 0.97])
+def test_the_interval_without_a_distribution_holds_whatever_the_strata_are(share):
+    """One large stratum that is hardly looked at, and a small one: few answers stand for most."""
+    truth = torch.rand(1000, generator=torch.Generator().manual_seed(5)) < share
+    strata = (torch.arange(1000) >= 900).long()
+    sample = AuditSample(torch.arange(1000), strata, torch.bincount(strata))
+    held = 0
+    for seed in range(200):
+        g = torch.Generator().manual_seed(seed)
+        checked = torch.zeros(1000, dtype=torch.bool)
+        checked[torch.randperm(900, generator=g)[:15]] = True
+        checked[900 + torch.randperm(100, generator=g)[:60]] = True
+        weights = audit_weights(sample, checked)
+        found = audit_accuracy(sample, checked, truth, level=0.9)
+        low, high = hoeffding_interval(found.accuracy, effective_number(weights), 0.9)
+        held += low <= truth.float().mean() <= high
+    assert held / 200 > 0.9
 
 
 def test_any_first_part_is_a_sample_and_more_begins_with_less():
@@ -87,10 +108,12 @@ def test_sizes_and_hoeffding_by_hand():
     assert images_needed(0.05, accuracy=0.9) == 139
     with pytest.raises(ValueError, match="margin and level"):
         images_needed(5.0)
-    low, high = hoeffding_interval(80, 100)
+    low, high = hoeffding_interval(0.8, 100.0)
     assert (low, high) == pytest.approx((0.6642, 0.9358), abs=1e-4)
-    with pytest.raises(ValueError, match="n_right"):
-        hoeffding_interval(3, 2)
+    assert hoeffding_interval(1.0, 1.0) == (0.0, 1.0)
+    for bad in ((1.5, 2.0), (0.5, 0.0), (0.5, 2.0, 1.0)):
+        with pytest.raises(ValueError, match="expected a share"):
+            hoeffding_interval(*bad)
     assert interval_of_variance(0.8, 0.8 * 0.2 / 100, 0.95) == pytest.approx(
         (0.711, 0.8666), abs=1e-3
     )

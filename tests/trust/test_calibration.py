@@ -5,10 +5,12 @@ import torch
 
 from nameonly.trust.accuracy import average_confidence
 from nameonly.trust.calibration import (
+    calibration_error,
     classwise_confidence,
     combined_confidence,
     conformal_threshold,
     fit_temperature,
+    held_out,
     matched_mean,
     prediction_sets,
     reliability,
@@ -69,13 +71,55 @@ def test_two_confidences_become_one_at_a_level():
 
 
 def test_bins_hold_their_upper_edge_and_know_what_was_audited():
-    confidence = torch.tensor([0.0, 0.1, 0.11, 0.95, 1.0])
-    right = torch.tensor([True, False, True, True, True])
-    audited = torch.tensor([True, True, False, True, False])
-    low, second, last = reliability(confidence, right, audited)
-    assert (low.n, low.n_audited, low.accuracy) == (2, 2, 0.5)
-    assert second.n_audited == 0 and math.isnan(second.accuracy)
-    assert (last.low, last.high, last.n, last.accuracy) == (0.9, 1.0, 2, 1.0)
+    confidence = torch.tensor([0.0, 0.1, 0.11, 0.95, 1.0, 0.99])
+    right = torch.tensor([True, False, True, True, True, False])
+    weights = torch.tensor([1.0, 1.0, 0.0, 3.0, 0.0, 1.0])
+    low, second, last = reliability(confidence, right, weights)
+    assert (low.n, low.n_audited, low.accuracy, low.interval) == (2, 2, 0.5, (0.5, 0.5))
+    assert second.n_audited == 0 and math.isnan(second.accuracy) and second.interval is None
+    assert (last.low, last.high, last.n, last.n_audited) == (0.9, 1.0, 3, 2)
+    assert last.accuracy == 0.75, "an image counts for as many as it stands for"
+    assert last.interval[0] < 0.75 < last.interval[1]
+
+
+def test_the_error_of_a_confidence_by_hand():
+    confidence = torch.tensor([0.9, 0.92, 0.4])
+    right = torch.tensor([True, False, False])
+    weights = torch.tensor([1.0, 3.0, 4.0])
+    # 0.9 lies in the bin below 0.92
+    error, chance = calibration_error(confidence, right, weights)
+    assert error == pytest.approx((1 * 0.1 + 3 * 0.92 + 4 * 0.4) / 8)
+    gaps = (1 * 0.09**0.5, 3 * (0.92 * 0.08) ** 0.5, 4 * 0.24**0.5)
+    assert chance == pytest.approx((2 / math.pi) ** 0.5 * sum(gaps) / 8)
+    error, _ = calibration_error(confidence, right, weights, n_bins=1)
+    assert error == pytest.approx(abs(1 - (0.9 + 3 * 0.92 + 4 * 0.4)) / 8)
+    with pytest.raises(ValueError, match="at least one"):
+        calibration_error(confidence[:0], right[:0], weights[:0])
+
+
+def test_a_perfect_confidence_shows_the_error_of_chance():
+    g = torch.Generator().manual_seed(0)
+    errors, chances = [], []
+    for _ in range(300):
+        confidence = torch.rand(80, generator=g)
+        right = torch.rand(80, generator=g) < confidence
+        error, chance = calibration_error(confidence, right, 0.5 + torch.rand(80, generator=g))
+        errors.append(error)
+        chances.append(chance)
+    assert sum(errors) == pytest.approx(sum(chances), rel=0.05)
+
+
+def test_a_fit_is_judged_on_what_it_has_not_seen():
+    values = torch.arange(12.0)
+    told = []
+
+    def refit(seen):
+        told.append(seen)
+        return torch.where(seen, torch.full((12,), -1.0), values)
+
+    assert torch.equal(held_out(12, refit), values.double())
+    assert len(told) == 5 and {int(s.sum()) for s in told} == {9, 10}
+    assert torch.equal(held_out(3, lambda seen: seen.float()), torch.zeros(3).double())
 
 
 def test_sets_cover_as_promised_over_draws():

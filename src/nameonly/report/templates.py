@@ -2,6 +2,7 @@
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from nameonly.report.places import empty_place
 from nameonly.report.wording import clean, counted, shortened
 
 
@@ -17,4 +18,5 @@ def environment() -> Environment:
     )
     environment.filters["shortened"] = shortened
     environment.globals["counted"] = counted
+    environment.globals["empty_place"] = empty_place
     return environment

@@ -49,6 +49,13 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def short_count(number: int) -> str:
+    """Return a number in at most four characters, such as 87, 1.2k or 34k, up to a million."""
+    if number < 1000:
+        return str(number)
+    return f"{number / 1000:.1f}k" if number < 9950 else f"{number / 1000:.0f}k"
+
+
 def share_text(part: int, whole: int) -> str:
     """Return a share in per cent that is 0 or 100 only when it is exactly that."""
     if whole == 0:

@@ -186,13 +186,24 @@ def interval_of_variance(share: float, variance: float, level: float) -> tuple[f
     return wilson_bounds(share, max(1.0, max(share * (1 - share), 0.01) / variance), level)
 
 
-def hoeffding_interval(n_right: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return an interval of a share that holds for every sample size, wider than Wilson's.
+def hoeffding_interval(share: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Return an interval of a share that holds for every sample size, mostly wider than Wilson's.
+
+    It assumes that the images are a random sample, or one of each stratum, and nothing of the
+    labels: no distribution.
+
+    Args:
+        share: Found in the sample.
+        n: Images of the sample; of a stratified one, its effective number, for the ranges of the
+            summands in Hoeffding's theorem 2 are the weights.
+        level: Of the interval.
 
     Raises:
-        ValueError: If there is no image, or more are right than there are.
+        ValueError: If the share is none, there is not one image, or the level is not in (0, 1).
     """
-    if not 0 <= n_right <= n or n < 1:
-        raise ValueError(f"expected 0 <= n_right <= n and n >= 1, got {n_right} of {n}")
+    if not (0 <= share <= 1 and n >= 1 and 0 < level < 1):
+        raise ValueError(
+            f"expected a share in [0, 1], n >= 1, a level in (0, 1); got {share}, {n}, {level}"
+        )
     half = math.sqrt(math.log(2 / (1 - level)) / (2 * n))
-    return max(0.0, n_right / n - half), min(1.0, n_right / n + half)
+    return max(0.0, share - half), min(1.0, share + half)

@@ -9,6 +9,7 @@ Differs: without labels the temperature is the one at which the mean confidence 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,11 +17,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from nameonly.ops.intervals import weighed_share
 from nameonly.trust.accuracy import average_confidence
 
 LEAST, MOST = math.log(1e-3), math.log(1e4)
 HALVINGS = 60
-BINS = 10
+BINS, PARTS = 10, 5
 
 
 def temperature_for(logits: Float[Tensor, "n c"], accuracy: float) -> float:
@@ -139,8 +141,9 @@ class Reliability:
         high: Its upper edge.
         n: Images in it.
         confidence: Their mean confidence.
-        accuracy: The share of right ones among those audited; NaN where none was.
+        accuracy: The share of right ones, from those audited; NaN where none was.
         n_audited: How many were.
+        interval: Of the accuracy (Wilson); None where none was audited.
     """
 
     low: float
@@ -149,34 +152,96 @@ class Reliability:
     confidence: float
     accuracy: float
     n_audited: int
+    interval: tuple[float, float] | None
 
 
 def reliability(
     confidence: Float[Tensor, " n"],
     right: Bool[Tensor, " n"],
-    audited: Bool[Tensor, " n"],
-    n_bins: int = BINS,
+    weights: Float[Tensor, " n"],
+    level: float = 0.95,
 ) -> list[Reliability]:
     """Return a reliability diagram: confidence against accuracy, bins that hold an image.
 
     Args:
         confidence: Of each label, in [0, 1].
         right: Whether it is right, where that is known.
-        audited: Where it is known.
-        n_bins: Of equal width.
+        weights: How many images each audited one stands for; 0 where nothing is known.
+        level: Of the intervals.
     """
-    place = (confidence * n_bins).ceil().long().clamp(1, n_bins) - 1
+    place = _bin_of(confidence, BINS)
     rows = []
-    for b in range(n_bins):
+    for b in sorted(set(place.tolist())):
         inside = place == b
-        if not inside.any():
-            continue
-        known = inside & audited
-        accuracy = right[known].double().mean().item() if known.any() else math.nan
+        known = inside & (weights > 0)
+        n, n_audited = int(inside.sum()), int(known.sum())
+        accuracy, interval = math.nan, None
+        if n_audited:
+            accuracy, low, high = weighed_share(right[known], weights[known], n, level)
+            interval = low, high
         mean = confidence[inside].double().mean().item()
-        edges = (b / n_bins, (b + 1) / n_bins)
-        rows.append(Reliability(*edges, int(inside.sum()), mean, accuracy, int(known.sum())))
+        edges = (b / BINS, (b + 1) / BINS)
+        rows.append(Reliability(*edges, n, mean, accuracy, n_audited, interval))
     return rows
+
+
+def _bin_of(confidence: Float[Tensor, " n"], n_bins: int) -> Int[Tensor, " n"]:
+    """Return the bin of each confidence; bins hold their upper edge, the first one 0 too."""
+    return (confidence * n_bins).ceil().long().clamp(1, n_bins) - 1
+
+
+def calibration_error(
+    confidence: Float[Tensor, " m"],
+    right: Bool[Tensor, " m"],
+    weights: Float[Tensor, " m"],
+    n_bins: int = BINS,
+) -> tuple[float, float]:
+    """Return the mean gap between confidence and accuracy over bins, and what chance makes of it.
+
+    The second figure is what a confidence without any error would show with so few answers.
+
+    Args:
+        confidence: Of audited labels, in [0, 1].
+        right: Whether they are right.
+        weights: How many images each one stands for.
+        n_bins: Of equal width; one of them compares the means.
+
+    Raises:
+        ValueError: If there is no image.
+    """
+    if not len(right):
+        raise ValueError("a calibration error needs at least one audited image, got none")
+    exact, place = confidence.double(), _bin_of(confidence, n_bins)
+
+    def summed(values: Float[Tensor, " m"]) -> Float[Tensor, " b"]:
+        return torch.zeros(n_bins, dtype=torch.float64).index_add_(0, place, values.double())
+
+    gaps = summed(weights * (right.double() - exact)).abs()
+    # the gap of a bin is then about normal, whose mean size is this much of its deviation
+    chance = math.sqrt(2 / math.pi) * summed(weights.square() * exact * (1 - exact)).sqrt()
+    total = weights.double().sum()
+    return float(gaps.sum() / total), float(chance.sum() / total)
+
+
+def held_out(
+    m: int, refit: Callable[[Bool[Tensor, " m"]], Float[Tensor, " m"]], seed: int = 0
+) -> Float[Tensor, " m"]:
+    """Return what a fit says of images that it has not seen: each of five parts by the others.
+
+    Args:
+        m: Images.
+        refit: Given which images to fit to, returns its value of all.
+        seed: Of the parts.
+    """
+    order = torch.randperm(m, generator=torch.Generator().manual_seed(seed))
+    found = torch.zeros(m, dtype=torch.float64)
+    for part in range(PARTS):
+        rows = order[part::PARTS]
+        seen = torch.ones(m, dtype=torch.bool)
+        seen[rows] = False
+        if len(rows):
+            found[rows] = refit(seen)[rows].double()
+    return found
 
 
 def conformal_threshold(
