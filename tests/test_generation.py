@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusion_models import CLASSES, generator
 from PIL import Image
+from safetensors.torch import save_file
 
 from nameonly import cli, generating, generation
 from nameonly.backbones.clip import ClipBackbone
@@ -20,7 +21,7 @@ from nameonly.synthesis._adaptation import lora_id
 from nameonly.synthesis.domain_lora import DomainLora
 from nameonly.synthesis.filter import Filter
 from nameonly.synthesis.prompt_tricks import PromptTricks
-from nameonly.synthetic import read_synthetic, read_table, write_table
+from nameonly.synthetic import UNASKED, read_synthetic, read_table, summary, write_table
 
 LORA = "lora/pytorch_lora_weights.safetensors"
 
@@ -57,7 +58,7 @@ def wanted(tmp_path, **fields):
 def test_without_images_to_adapt_to(parts, tmp_path):
     made = generate(wanted(tmp_path), parts, tmp_path / "out")
     assert len(made) == 9 and not (tmp_path / "out" / "lora").exists()
-    found = generation.summary(tmp_path / "out")
+    found = summary(tmp_path / "out")
     assert found["kept"] == found["asked_for"] == 9 and found["lora"] == ""
     assert found["classes"] == {"zero": 3, "one": 3, "seven": 3}
     page = (tmp_path / "out" / "report.html").read_text()
@@ -73,7 +74,7 @@ def test_adapted_to_images_and_filtered(parts, photos, tmp_path):
     assert len(made) == 6 and sum(not row["kept"] for row in rows) == 3
     assert {row["lora"] for row in rows} != {""}
     assert all(0 <= row["agreement"] <= 1 for row in rows)
-    assert generation.summary(out)["dropped"] == {"not among the best 2 of 3": 3}
+    assert summary(out)["dropped"] == {"not among the best 2 of 3": 3}
     worth = json.loads((out / "worth.json").read_text())
     assert worth["all"]["n"] == 6 and worth["all"]["n_real"] == 30
     assert set(worth["tricks"]) <= {"base", "class_prompt"} and set(worth["classes"]) == set(
@@ -159,6 +160,53 @@ def test_the_lora_is_trained_once_for_the_same_images(parts, photos, tmp_path):
     with pytest.raises(ValueError, match="was trained on other images or with other settings"):
         generate(asked, replace(parts, domain_lora=longer), out)
     assert (out / LORA).stat().st_mtime_ns == before
+
+
+def test_fewer_images_are_measured_filtered_and_shown_alone(parts, photos, tmp_path):
+    """What an earlier call asked for stays in both folders, and counts nowhere."""
+    out, sieve = tmp_path / "out", Filter(share=0.5)
+    asked = wanted(tmp_path, adapt_to=photos, backbone=backbone(), unadapted=3)
+    generate(asked, parts, out)
+    before = {path: path.read_bytes() for path in out.rglob("*.webp")}
+    made = generate(replace(asked, images_per_class=2), replace(parts, filter=sieve), out)
+    assert before == {path: path.read_bytes() for path in out.rglob("*.webp")}
+    assert len(made) == 3 and summary(out)["dropped"] == {"not among the best 1 of 2": 3}
+    for folder in (out, out / "unadapted"):
+        reasons = {row["path"]: row["reason"] for row in read_table(folder)}
+        assert reasons.keys() == {
+            p.relative_to(folder).as_posix() for p in (folder / "images").glob("*/*.webp")
+        }
+        assert [path for path, reason in reasons.items() if reason == UNASKED] == [
+            f"images/{name}/00002.webp" for name in ("one", "seven", "zero")
+        ]
+    worth = json.loads((out / "worth.json").read_text())
+    assert worth["all"]["n"] == 3 and worth["before"]["all"]["n"] == 6
+    assert "<strong>3 images</strong> of 6 of" in (out / "report.html").read_text()
+
+
+def test_an_adaptation_of_what_was_made_without_is_refused_at_once(parts, photos, tmp_path):
+    out = tmp_path / "out"
+    generate(wanted(tmp_path), parts, out)
+    asked = wanted(tmp_path, adapt_to=photos, backbone=backbone())
+    for call in (generate, generation.look):
+        with pytest.raises(ValueError, match="made by the model as it is, and now it is to be ad"):
+            call(asked, parts, out)
+    assert not (out / "lora").exists() and not (out / "unadapted").exists()
+    assert len(read_table(out)) == 9
+
+
+def test_a_lora_of_somebody_is_never_overwritten(parts, photos, tmp_path):
+    asked = wanted(tmp_path, adapt_to=photos, backbone=backbone(), unadapted=0)
+    file = tmp_path / "out" / LORA
+    file.parent.mkdir(parents=True)
+    save_file({"unet.down.lora.up.weight": torch.zeros(2, 2)}, file)
+    own = file.read_bytes()
+    with pytest.raises(ValueError, match="was trained on other images or with other settings"):
+        generate(asked, parts, tmp_path / "out")
+    assert file.read_bytes() == own
+    file.write_bytes(own[:20])
+    generate(asked, parts, tmp_path / "out")
+    assert file.read_bytes() != own[:20], "a damaged one is trained again"
 
 
 def test_given_labels_caption_their_images(parts, photos, tmp_path):
@@ -321,6 +369,14 @@ def test_a_filter_alone_needs_no_images(command, tmp_path, capsys):
     assert (out / "worth.json").exists()
     assert run(capsys, *command, "--out", out)[0] == 0
     assert not (out / "worth.json").exists(), "it was that of the filtered images"
+
+
+def test_what_is_no_longer_asked_for_is_told(command, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert "earlier calls" not in run(capsys, *command, "--out", out)[1]
+    code, printed, _ = run(capsys, *command, "--per-class", 1, "--out", out)
+    assert code == 0 and "3 of 3 synthetic images kept" in printed
+    assert "3 images of earlier calls stay, not asked for now" in printed
 
 
 def test_a_dry_run_shows_prompts_and_writes_nothing(command, tmp_path, capsys):

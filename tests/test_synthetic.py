@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -52,6 +55,13 @@ def test_what_is_absent_damaged_or_strange_has_no_facts(tmp_path):
         assert read_facts(path) is None, n
     Image.fromarray(pixels(0)).save(path)
     assert read_facts(path) is None
+    # a header that says 3600 million pixels
+    large = path.with_suffix(".png")
+    write_image(pixels(0), large, {"seed": 1})
+    header = b"IHDR" + struct.pack(">II", 60_000, 60_000) + large.read_bytes()[24:29]
+    rest = header + struct.pack(">I", zlib.crc32(header)) + large.read_bytes()[33:]
+    large.write_bytes(large.read_bytes()[:12] + rest)
+    assert read_facts(large) is None
     exif = Image.Exif()
     for text in ("no json", "[1, 2]", ""):
         exif[0x010E] = text

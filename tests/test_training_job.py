@@ -15,6 +15,7 @@ from nameonly.jobs import label, predict
 from nameonly.journal import Journal
 from nameonly.loop import Schedule
 from nameonly.synthesis.prompt_tricks import PromptTricks
+from nameonly.synthetic import read_table
 from nameonly.tiny.digits import CLASS_NAMES
 from nameonly.training.image_classifier import ImageClassifier
 from nameonly.training_job import Training, joined, read_lesson
@@ -97,6 +98,38 @@ def test_columns_follow_the_first_folder(made):
     assert len(set(both.images.sources)) == 60
 
 
+def test_classes_that_are_no_longer_asked_for_are_not_trained(made, tmp_path):
+    copy = shutil.copytree(made, tmp_path / "made")
+    fewer = PromptTricks(("base",)).requests(LabelSpace(CLASS_NAMES[2:5]), 2)
+    model = read_table(made)[0]["model"]
+    generator(model, steps=1, batch_size=30).generate(fewer, copy)
+    lesson = read_lesson(copy)
+    assert lesson.class_names == CLASS_NAMES[2:5] and len(lesson.images) == 6
+
+
+def test_reading_and_decoding_tell_how_far_they_are(made, run, tmp_path):
+    heard, stages = [], []
+    journal = Journal(None, stages.append, lambda *told: heard.append((stages[-1], *told)))
+    wanted = Training([made, run], QUICK, cache=tmp_path / "c")
+    training_job.train(wanted, tmp_path / "out", journal)
+    assert heard == [
+        *(("ingest", 30, 30), ("ingest", 256, 1797)),
+        *(("ingest", n, 1797) for n in (*range(512, 1797, 256), 1797)),
+        *(("train", 90, 90), ("train", 1, 2), ("train", 2, 2)),
+    ]
+
+
+def test_a_class_that_cannot_be_read_is_told_before_training(made, tmp_path):
+    copy = shutil.copytree(made, tmp_path / "made")
+    for path in (copy / "images" / "zero").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    heard = []
+    journal = Journal(on_progress=lambda *told: heard.append(told))
+    with pytest.raises(ValueError, match="no image of 'zero' can be read; the network could never"):
+        training_job.train(Training([copy], QUICK, cache=tmp_path / "c"), tmp_path / "out", journal)
+    assert heard[-1] == (30, 30) and not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_a_killed_training_goes_on_and_ends_the_same(made, tmp_path):
     wanted = Training([made], replace(QUICK, schedule=Schedule(12, 4, 1e-3)), cache=tmp_path / "c")
@@ -117,7 +150,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(made, tmp_path):
     assert not (tmp_path / "killed").exists()
     assert {p.suffix for p in states.glob("*/*")} <= {".safetensors", ".partial"}
     heard = []
-    journal = Journal(on_progress=lambda done, _: heard.append(done))
+    journal = Journal(on_progress=lambda done, total: heard.extend([done] * (total == 12)))
     resumed = training_job.train(wanted, tmp_path / "killed", journal)
     assert 0 < len(heard) < 12 and heard[-1] == 12
     assert len(resumed["losses"]) == 12 and resumed["losses"] == whole["losses"]

@@ -65,6 +65,7 @@ def generate(
     from nameonly.console import Console
     from nameonly.journal import Journal
     from nameonly.label_space import read_label_space
+    from nameonly.synthetic import summary
 
     loading = {"device": device, "dtype": dtype}
     settings: dict[str, object] = {f"text_to_image.{k}": v for k, v in loading.items()}
@@ -89,5 +90,5 @@ def generate(
         else:
             journal = Journal(None, console.stage, console.progress, console.listener)
             generation.generate(wanted, parts, out, journal)
-            found = generation.summary(out)
+            found = summary(out)
     print_json(found) if as_json else console.generation(found)

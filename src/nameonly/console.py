@@ -334,7 +334,7 @@ class Console:
         for reason, n in found["dropped"].items():
             self.line(f"{n:,} dropped: {reason}")
         if n := found["not_asked_for"]:
-            self.line(f"{n:,} of earlier calls stay, not asked for now: kept is false in the table")
+            self.line(f"{n:,} images of earlier calls stay, not asked for now: kept is false there")
         least = min(found["classes"], key=found["classes"].__getitem__)
         self.line(f"fewest of {least!r}: {found['classes'][least]:,}")
         if found["lora"]:

@@ -302,8 +302,10 @@ def made_support(
     if task.backbone is None:
         raise ValueError("synthetic images need a backbone, and own features come without one")
     requests = tricks.requests(task.label_space, settings.images_per_class)
-    plan = digest_of([methods.settings_of(tricks), generator.facts, generator.batch_size])
-    folder = _cache(task) / "synthetic" / plan
+    facts = [methods.settings_of(tricks), generator.facts, generator.batch_size]
+    if tricks.describes:  # other sentences are other images in the same places
+        facts.append(task.label_space.descriptions)
+    folder = _cache(task) / "synthetic" / digest_of(facts)
     with held(folder / LOCK, partial(task.note, WAITING)):
         foretell(task.on_note, generator, requests, folder)
         made = generator.generate(requests, folder, task.on_progress)

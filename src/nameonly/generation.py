@@ -40,9 +40,12 @@ from nameonly.synthetic import (
     TABLE,
     ImageRequest,
     SyntheticImages,
+    asked_rows,
+    read_facts,
     read_synthetic,
     read_table,
     record_decisions,
+    summary,
 )
 from nameonly.trust.synthetic import Measured, measure
 from nameonly.types import Features, LabelSpace, TextClassifier
@@ -157,16 +160,30 @@ def generate(
         OSError: If the folder cannot be written.
     """
     journal = journal or Journal()
-    check_place(out)
-    if wanted.adapt_to is not None:
-        check_adaptable(parts.text_to_image)
-    requests = parts.prompt_tricks.requests(wanted.label_space, wanted.images_per_class)
+    requests = _requests(wanted, parts, out)
     with journal.stage("load"):
         _ = parts.text_to_image.folder
         if parts.filter is not None:
             _ = wanted.text
     with held(out / LOCK):  # from here on, not only for drawing: two would train into one folder
         return _made(wanted, parts, requests, out, journal)
+
+
+def _requests(wanted: Wanted, parts: Generation, out: Path) -> tuple[ImageRequest, ...]:
+    """Return the requests of a generation, where its folder can take their images."""
+    check_place(out)
+    requests = parts.prompt_tricks.requests(wanted.label_space, wanted.images_per_class)
+    if wanted.adapt_to is not None:
+        check_adaptable(parts.text_to_image)
+        paths = (out / request.path(parts.text_to_image.image_format) for request in requests)
+        first = next(filter(None, (read_facts(path, whole=False) for path in paths)), {})
+        # else it would be told after hours of training
+        if first.get("lora") == "":
+            raise ValueError(
+                f"the images in {out} were made by the model as it is, and now it is to be adapted "
+                "first; choose a new folder"
+            )
+    return requests
 
 
 def _made(
@@ -271,10 +288,7 @@ def look(wanted: Wanted, parts: Generation, out: Path) -> dict[str, Any]:
     Raises:
         ValueError: If there is no image to adapt to, or the folder holds other things.
     """
-    check_place(out)
-    if wanted.adapt_to is not None:
-        check_adaptable(parts.text_to_image)
-    requests = parts.prompt_tricks.requests(wanted.label_space, wanted.images_per_class)
+    requests = _requests(wanted, parts, out)
     tricks: dict[str, list[str]] = {}
     for request in requests:
         shown = f"{request.prompt!r} at guidance {request.guidance_scale:g}"
@@ -325,7 +339,7 @@ def _report(wanted: Wanted, made: SyntheticImages, real: Features | None, out: P
         return Image.open(out / path)
 
     dropped = summary(out)["dropped"]
-    shown = MadeImages(read_table(out), measured, opened)
+    shown = MadeImages(asked_rows(read_table(out)), measured, opened)
     write_synthetic_report(out / "report.html", shown, dropped, before_after)
 
 
@@ -347,28 +361,3 @@ def _before_and_after(wanted: Wanted, real: Features, out: Path) -> BeforeAfter 
     before, after = (_measured(wanted, images.only(both), real) for images in made)
     rows = [row for row in made[0].rows if row["path"] in both]
     return BeforeAfter(before, after, rows, UNADAPTED)
-
-
-def summary(out: Path) -> dict[str, Any]:
-    """Return what a folder of synthetic images holds: counts, by class and by reason."""
-    rows = read_table(out)
-    kept = [row for row in rows if row["kept"]]
-    classes = {row["class_name"]: 0 for row in rows}
-    for row in kept:
-        classes[row["class_name"]] += 1
-    dropped: dict[str, int] = {}
-    for row in rows:
-        if not row["kept"]:
-            reason = row["reason"].split(":")[0]
-            reason = "low agreement" if reason.startswith("agreement") else reason
-            reason = "taken for another class" if reason.startswith("taken for") else reason
-            dropped[reason] = dropped.get(reason, 0) + 1
-    return {
-        "out": str(out),
-        "asked_for": len(rows),
-        "kept": len(kept),
-        "classes": classes,
-        "dropped": dropped,
-        "model": rows[0]["model"],
-        "lora": rows[0]["lora"],
-    }

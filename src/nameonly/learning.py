@@ -46,7 +46,14 @@ def learn(task: Task, learner: Learner, labels: PseudoLabels, part: str = "promp
         if images is None or task.images is None:
             raise ValueError("a network is trained on the images themselves, not on features")
         names = task.label_space.class_names
-        fresh.fit(images, shown, names, checkpoint=checkpoint, on_epoch=hear)
+        fresh.fit(
+            images,
+            shown,
+            names,
+            checkpoint=checkpoint,
+            on_epoch=hear,
+            on_decode=task.on_progress,
+        )
         logits = fresh.scorer_.predict_logits(encoded_anew(task.images, fresh.backbone_))
         return Adapted(fresh.scorer_, taught, logits, fresh.backbone_)
     backbone = _backbone(task)

@@ -18,16 +18,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Int, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from nameonly.images import Quarantined, hash_rows
+from nameonly.images import BadImageError, Quarantined, decode, hash_rows
+from nameonly.journal import OnProgress
 from nameonly.sources.locations import FileLocation
 from nameonly.types import ImageSet, LabelSpace, class_key
 
 TABLE = "synthetic.parquet"
 COLUMNS = ("path", "class_name", "number", "prompt", "trick", "guidance_scale", "seed")
 DESCRIPTION = 0x010E  # EXIF's ImageDescription
+# why an image of an earlier call is not kept; whoever asks for it again has it back
+UNASKED = "not asked for"
 # lossless at the least effort: a tenth larger, and twenty times as fast as what Pillow does unasked
 FASTEST: dict[str, dict[str, Any]] = {
     ".webp": {"lossless": True, "method": 0},
@@ -107,9 +110,25 @@ def read_facts(path: Path, *, whole: bool = True) -> dict[str, Any] | None:
             if whole:
                 image.load()
             facts = json.loads(image.getexif()[DESCRIPTION])
-    except (OSError, UnidentifiedImageError, KeyError, ValueError, SyntaxError):
+    except Exception:  # a damaged file raises nearly anything
         return None
     return facts if isinstance(facts, dict) else None
+
+
+def check_not_foreign(path: Path) -> None:
+    """Refuse a whole picture that carries no facts: it would be overwritten, and is somebody's.
+
+    Raises:
+        ValueError: If it is one; a damaged file is none.
+    """
+    try:
+        decode(path.read_bytes())
+    except (OSError, BadImageError):
+        return
+    raise ValueError(
+        f"{path} was not made here, or has lost what it said of itself; move it away, or choose a "
+        "new folder"
+    )
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
@@ -142,6 +161,73 @@ def read_table(folder: Path) -> list[dict[str, Any]]:
     except (OSError, pa.ArrowException, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}); generate again into its folder") from error
     return rows
+
+
+def rows_by_path(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the rows of ``synthetic.parquet``; none where it is absent or damaged.
+
+    The images tell it all again.
+    """
+    try:
+        return {str(row["path"]): row for row in read_table(folder)}
+    except ValueError:
+        return {}
+
+
+def unasked_rows(folder: Path, asked: Collection[str]) -> list[dict[str, Any]]:
+    """Return the rows of images that earlier calls asked for and the last one did not.
+
+    They were drawn at a cost, so that they stay, and are not kept. A picture that was not made here
+    has no row.
+
+    Args:
+        folder: Of the images.
+        asked: Paths of what the last call asked for.
+    """
+    told, found = rows_by_path(folder), []
+    for file in sorted(folder.glob("images/*/*")):
+        path = file.relative_to(folder).as_posix()
+        if path in asked or file.suffix not in FASTEST:
+            continue
+        # a table stands for whole files
+        facts = read_facts(file, whole=path not in told)
+        if facts is not None and set(COLUMNS) <= facts.keys() and facts["path"] == path:
+            found.append(facts | {"made": True, "kept": False, "reason": UNASKED})
+    return found
+
+
+def asked_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a table's rows without those of earlier calls, see ``unasked_rows``."""
+    return [row for row in rows if row.get("reason") != UNASKED]
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Return what a folder of synthetic images holds: counts, by class and by reason.
+
+    Raises:
+        ValueError: If it has no table, or it is damaged.
+    """
+    every = read_table(folder)
+    rows = asked_rows(every)
+    classes = {row["class_name"]: 0 for row in rows}
+    dropped: dict[str, int] = {}
+    for row in rows:
+        classes[row["class_name"]] += int(row["kept"])
+        if not row["kept"]:
+            reason = row["reason"].split(":")[0]
+            reason = "low agreement" if reason.startswith("agreement") else reason
+            reason = "taken for another class" if reason.startswith("taken for") else reason
+            dropped[reason] = dropped.get(reason, 0) + 1
+    return {
+        "out": str(folder),
+        "asked_for": len(rows),
+        "not_asked_for": len(every) - len(rows),
+        "kept": sum(classes.values()),
+        "classes": classes,
+        "dropped": dropped,
+        "model": rows[0]["model"],
+        "lora": rows[0]["lora"],
+    }
 
 
 def record_decisions(
@@ -230,22 +316,23 @@ class SyntheticImages:
 
 
 def read_synthetic(
-    folder: Path, *, with_dropped: bool = False
+    folder: Path, *, with_dropped: bool = False, on_progress: OnProgress | None = None
 ) -> tuple[SyntheticImages, list[Quarantined]]:
     """Return the images of a folder, and those that cannot be read.
 
     Args:
         folder: With ``synthetic.parquet``.
         with_dropped: Also those that a filter dropped.
+        on_progress: Called with the images read so far and in all.
 
     Raises:
         ValueError: If the folder has no table, the table is damaged, or no image is left.
     """
-    rows = read_table(folder)
+    rows = asked_rows(read_table(folder))
     wanted = {str(row["path"]): row for row in rows if row["made" if with_dropped else "kept"]}
     if not wanted:
         raise ValueError(f"none of the {len(rows)} images of {folder} was kept")
     places = [(path, FileLocation(str((folder / path).absolute()))) for path in wanted]
-    images, unreadable = hash_rows(places)
+    images, unreadable = hash_rows(places, on_progress)
     found = tuple(wanted[path] for path in images.sources)
     return SyntheticImages(images, tuple(row["class_name"] for row in found), found), unreadable

@@ -18,12 +18,12 @@ from nameonly.export.labelled import find_images, read_run
 from nameonly.export.onnx import some_images, write_onnx
 from nameonly.extras import import_extra
 from nameonly.images import Quarantined
-from nameonly.journal import Journal
+from nameonly.journal import Journal, OnProgress
 from nameonly.ops.labelling import hard_candidates
 from nameonly.pipeline import ImageSpec
 from nameonly.preparation import kept_folder
 from nameonly.store import default_cache
-from nameonly.synthetic import TABLE, read_synthetic, read_table
+from nameonly.synthetic import TABLE, asked_rows, read_synthetic, read_table
 from nameonly.training.image_classifier import ImageClassifier
 from nameonly.types import ImageSet, LabelSpace, PseudoLabels, class_key
 
@@ -68,37 +68,42 @@ class Training:
     cache: Path = field(default_factory=default_cache)
 
 
-def read_lesson(folder: Path, images: ImageSpec | None = None) -> Lesson:
+def read_lesson(
+    folder: Path, images: ImageSpec | None = None, on_progress: OnProgress | None = None
+) -> Lesson:
     """Return what a folder has to teach.
 
     Args:
         folder: Of ``generate`` or ``label``.
         images: Where the images of ``label`` lie now; None for where they lay.
+        on_progress: Called with the images read so far and in all.
 
     Raises:
         ValueError: If it is neither, is damaged, or its images are not to be found.
     """
     if (folder / TABLE).is_file():
-        return _synthetic(folder)
+        return _synthetic(folder, on_progress)
     if (folder / outputs.LABELS).is_file() and (folder / outputs.RUN).is_file():
-        return _pseudo_labelled(folder, images)
+        return _pseudo_labelled(folder, images, on_progress)
     raise ValueError(
         f"{folder} holds nothing to train on: expected {TABLE}, as `nameonly generate` writes it, "
         f"or {outputs.LABELS} and {outputs.RUN}, as `nameonly label` does"
     )
 
 
-def _synthetic(folder: Path) -> Lesson:
-    names = tuple(dict.fromkeys(str(row["class_name"]) for row in read_table(folder)))
-    made, unreadable = read_synthetic(folder)
+def _synthetic(folder: Path, on_progress: OnProgress | None) -> Lesson:
+    names = tuple(dict.fromkeys(str(row["class_name"]) for row in asked_rows(read_table(folder))))
+    made, unreadable = read_synthetic(folder, on_progress=on_progress)
     candidates = hard_candidates(made.labels(LabelSpace(names)), len(names))
     labels = PseudoLabels(made.images.ids, candidates.float(), candidates, torch.ones(len(made)))
     return Lesson(made.images, labels, names, len(made), tuple(unreadable))
 
 
-def _pseudo_labelled(folder: Path, spec: ImageSpec | None) -> Lesson:
+def _pseudo_labelled(
+    folder: Path, spec: ImageSpec | None, on_progress: OnProgress | None
+) -> Lesson:
     run = read_run(folder)
-    found, unreadable = find_images(run, spec, run.facts.get("column"))
+    found, unreadable = find_images(run, spec, run.facts.get("column"), on_progress)
     row = {image_id: i for i, image_id in enumerate(run.table["id"].to_pylist())}
     first = [i for image_id, i in found.first_rows().items() if image_id in row]
     images = found.subset(first)
@@ -186,9 +191,11 @@ def train(wanted: Training, out: Path, journal: Journal | None = None) -> dict[s
     outputs.check_free(out, wanted.overwrite)
     for package in ("timm", "onnx", "onnxscript", "onnxruntime"):  # before hours of training
         import_extra(package, package, "train")
+    hear = journal.on_progress
     with journal.stage("ingest"):
-        lesson = joined([read_lesson(Path(folder), wanted.images) for folder in wanted.folders])
-    trainer, hear = replace(wanted.trainer), journal.on_progress
+        folders = map(Path, wanted.folders)
+        lesson = joined([read_lesson(folder, wanted.images, hear) for folder in folders])
+    trainer = replace(wanted.trainer)
     if trainer.schedule.epochs < 1:
         raise ValueError("training.schedule.epochs must be at least 1, got 0")
     epochs = trainer.schedule.epochs
@@ -201,6 +208,7 @@ def train(wanted: Training, out: Path, journal: Journal | None = None) -> dict[s
                 lesson.class_names,
                 checkpoint=kept and kept / "network.safetensors",
                 on_epoch=lambda epoch, _: hear(epoch, epochs),
+                on_decode=hear,
             )
         facts = _facts(wanted, lesson, trainer)
         with journal.stage("write"):

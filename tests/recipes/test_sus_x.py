@@ -52,6 +52,20 @@ def test_without_its_support_or_its_distances_the_result_is_another(recipe, task
         assert not torch.allclose(logits(changed, task), plain, atol=1e-3)
 
 
+def test_other_descriptions_are_other_images(recipe, task):
+    """They are drawn into a folder of their own: none of the cache's could be named anew."""
+    told = replace(recipe, prompt_tricks=replace(recipe.prompt_tricks, tricks=("descriptions",)))
+    folders = set()
+    for word in ("thin", "thick", "thin"):
+        sentences = tuple((f"a {word} {name}",) for name in task.label_space.class_names)
+        space = replace(task.label_space, descriptions=sentences)
+        adapted = told.fit(replace(task, label_space=space))
+        assert {row["prompt"] for row in adapted.support.rows} == {s for (s,) in sentences}
+        folders.add(adapted.support.folder)
+    plain = recipe.fit(replace(task, label_space=space)).support.folder
+    assert len(folders) == 2 and plain == recipe.fit(task).support.folder
+
+
 def test_what_it_needs_is_told(recipe, task):
     with pytest.raises(ValueError, match="need a backbone"):
         recipe.fit(replace(task, backbone=None))

@@ -1,3 +1,4 @@
+import math
 from collections import Counter
 
 import pytest
@@ -110,6 +111,8 @@ def test_descriptions_are_prompts_in_turn():
         ({"domain_template": "a {}"}, "domain_template has 2 {}"),
         ({"domains": ()}, "domains needs at least one"),
         ({"guidance_scale": -1.0}, "must not be negative"),
+        ({"guidance_scale": math.nan}, "must not be negative, infinite or NaN"),
+        ({"guidance_choices": (1.0, math.inf)}, "must not be negative, infinite or NaN"),
         ({"guidance_choices": (1.0, -2.0)}, "must not be negative"),
         ({"guidance_choices": ()}, "guidance_choices needs at least one"),
     ],

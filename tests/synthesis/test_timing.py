@@ -76,6 +76,41 @@ def test_steps_guidance_and_decoding_are_counted(monkeypatch):
         assert seconds_to_draw(batches, steps, draw, "webp") == pytest.approx(want)
 
 
+def test_what_only_the_first_call_costs_is_counted_for_none(monkeypatch):
+    """Five seconds to get going, and three for the first file, would be hours for many images."""
+    clock, calls, written = Clock(_timing, monkeypatch), [], []
+
+    def draw(batch, num_inference_steps, callback_on_step_end):
+        for i in range(num_inference_steps):
+            clock.now += 0.1 + 0.02 * len(batch)
+            callback_on_step_end(None, i, None, {"latents": torch.zeros(1)})
+        clock.now += (0.3 if calls else 5.0) + 0.05 * len(batch)
+        calls.append(len(batch))
+        return np.zeros((len(batch), 8, 8, 3), dtype=np.float32), [False] * len(batch)
+
+    def write(*_):
+        clock.now += 0.01 if written else 3.0
+        written.append(1)
+
+    monkeypatch.setattr(_timing, "write_image", write)
+    plain = requests(3, guidance_scale=1.0)
+    for batches, steps in (([plain] * 40, 20), ([plain, plain[:1], plain[:4]], 1), ([plain], 2)):
+        calls.clear()
+        written.clear()
+        want = sum(0.3 + 0.06 * len(b) + steps * (0.1 + 0.02 * len(b)) for b in batches)
+        assert seconds_to_draw(batches, steps, draw, "webp") == pytest.approx(want)
+        assert calls == [1, 1, 9], "a call of one image costs little"
+
+
+def test_small_batches_are_not_taken_for_shares_of_large_ones(monkeypatch):
+    """Noise that has a call of one image take as long as one of nine, or a ninth, or less."""
+    Clock(_timing, monkeypatch)
+    for one, all_, at_three in ((1.0, 9.0, 3.0), (2.0, 2.0, 2.0), (3.0, 2.0, 2.0), (0.0, 9.0, 3.0)):
+        assert _timing._line((1, one), (9, all_))(3) == pytest.approx(at_three)
+        assert _timing._line((1, one), (9, all_))(9) == all_
+    assert _timing._line((4, 5.0), (4, 8.0))(1) == 2.0
+
+
 def test_a_pipeline_that_tells_of_no_step_is_timed_whole(monkeypatch):
     assert tells_steps(StableDiffusionPipeline.__new__(StableDiffusionPipeline))
     assert not tells_steps(PixArtAlphaPipeline.__new__(PixArtAlphaPipeline))

@@ -16,6 +16,7 @@ from nameonly.decisions.argmax import Argmax
 from nameonly.images import open_images
 from nameonly.loop import Schedule, with_short_warmup
 from nameonly.ops.labelling import hard_candidates
+from nameonly.training import _pixels
 from nameonly.training._pixels import cut, random_crops, reserve, store_pixels
 from nameonly.training._targets import image_weights, mix, training_targets
 from nameonly.training.image_classifier import MODERN, ImageClassifier
@@ -401,6 +402,13 @@ def test_the_whole_image_is_cut_as_it_is(data, tmp_path):
     flipped = pixels.permute(0, 3, 1, 2).float().flip(3)
     torch.testing.assert_close(cut(pixels, mirrored, 32), flipped)
     assert stored.aspects.tolist() == [1.25] * 24
+
+
+def test_decoding_tells_how_far_it_is(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(_pixels, "AT_ONCE", 10)
+    heard = []
+    store_pixels(data[0], 32, tmp_path, lambda *told: heard.append(told))
+    assert heard == [(10, 24), (20, 24), (24, 24)]
 
 
 def test_images_larger_than_crops_are_kept_larger(tmp_path):

@@ -16,6 +16,7 @@ from nameonly.extras import import_extra
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 FILE = "pytorch_lora_weights.safetensors"
 MODEL, TRAINING = "nameonly.model", "nameonly.training"
+UNKNOWN = "unknown"
 # beside a LoRA until it is trained: the state of its training, and the latents
 STATES, LATENTS, PARTIAL = "training-*.safetensors", "latents.safetensors", ".partial"
 
@@ -64,10 +65,13 @@ def opened(file: Path) -> Iterator[Any]:
 
 
 def trained_for(folder: Path) -> str:
-    """Return what a LoRA says it was trained on, empty where there is none."""
+    """Return what a LoRA says it was trained on; empty where there is none, or a damaged one.
+
+    One of somebody's own says nothing, and is another than any that is trained here.
+    """
     try:
         with safe_open(folder / FILE, framework="pt") as found:
-            return str((found.metadata() or {}).get(TRAINING, ""))
+            return (found.metadata() or {}).get(TRAINING) or UNKNOWN
     except (OSError, SafetensorError):
         return ""
 

@@ -15,9 +15,11 @@ from nameonly.synthetic import (
     ImageFormat,
     ImageRequest,
     SyntheticImages,
+    check_not_foreign,
     read_facts,
     read_synthetic,
-    read_table,
+    rows_by_path,
+    unasked_rows,
     write_image,
     write_table,
 )
@@ -62,7 +64,8 @@ class Drawing:
         """Make every image that the folder lacks, then the table.
 
         Batches are cut from the whole list, so that a run that resumes makes an image among the
-        same neighbours, to the same bytes.
+        same neighbours, to the same bytes. Images that only an earlier call asked for stay, and the
+        table says so.
 
         Raises:
             ValueError: If there is nothing to make, the folder holds other images in these places,
@@ -73,7 +76,9 @@ class Drawing:
         if not requests:
             raise ValueError("there are no requests to make images of")
         with held(folder / LOCK):
-            write_table(self._rows(folder, requests, on_progress or _ignore), folder)
+            rows = self._rows(folder, requests, on_progress or _ignore)
+            unasked = unasked_rows(folder, {row["path"] for row in rows})
+            write_table([*rows, *unasked], folder)
             return read_synthetic(folder)[0]
 
     def lacking(
@@ -115,10 +120,7 @@ class Drawing:
 
     def _there(self, folder: Path, requests: Sequence[ImageRequest]) -> list[dict[str, Any] | None]:
         """Return the rows of what is there, None where an image is to be made."""
-        try:
-            told = {str(row["path"]): row for row in read_table(folder)}
-        except ValueError:  # no table yet, or a damaged one: the images tell it all
-            told = {}
+        told = rows_by_path(folder)
         return [self._found(folder, request, told) for request in requests]
 
     def _found(
@@ -133,6 +135,7 @@ class Drawing:
         # a table stands for whole files, so that their pixels need not be decoded
         found = read_facts(path, whole=row is None)
         if found is None:
+            check_not_foreign(path)
             return None
         differing = sorted(k for k in wanted if k != SPELLING and found.get(k) != wanted[k])
         if differing:

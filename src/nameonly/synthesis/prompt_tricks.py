@@ -11,6 +11,7 @@ Differs: equal shares are dealt in turn, so that the first M images of a class a
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 from nameonly.synthetic import ImageRequest
@@ -67,11 +68,16 @@ class PromptTricks:
         for name, gaps in (("template", 1), ("domain_template", 2)):
             if getattr(self, name).count("{}") != gaps:
                 raise ValueError(f"{name} has {gaps} {{}}, got {getattr(self, name)!r}")
-        if min(self.guidance_scale, *self.guidance_choices, 0) < 0:
-            raise ValueError("guidance_scale and guidance_choices must not be negative")
+        if not all(0 <= s < math.inf for s in (self.guidance_scale, *self.guidance_choices)):
+            raise ValueError("guidance scales and choices must not be negative, infinite or NaN")
         for name in ("domains", "guidance_choices"):
             if not getattr(self, name):
                 raise ValueError(f"{name} needs at least one, got none")
+
+    @property
+    def describes(self) -> bool:
+        """Whether the label space's own sentences are prompts."""
+        return "descriptions" in self.tricks
 
     def requests(self, label_space: LabelSpace, images_per_class: int) -> tuple[ImageRequest, ...]:
         """Return the requests of every class, class by class.
@@ -87,7 +93,7 @@ class PromptTricks:
         found = []
         for i, name in enumerate(label_space.class_names):
             sentences = label_space.descriptions[i] if label_space.descriptions else ()
-            if "descriptions" in tricks and not sentences:
+            if self.describes and not sentences:
                 raise ValueError(
                     f"the class {name!r} has no description to make images of; add one to the "
                     "class file, or leave the trick 'descriptions' out"

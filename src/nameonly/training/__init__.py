@@ -41,6 +41,7 @@ class Trainer(Protocol):
         *,
         checkpoint: Path | None = None,
         on_epoch: Callable[[int, float], None] | None = None,
+        on_decode: Callable[[int, int], None] | None = None,
     ) -> "Trainer":
         """Learn from the selected images; a second call forgets the first.
 
@@ -50,5 +51,6 @@ class Trainer(Protocol):
             class_names: Of the columns.
             checkpoint: File of the training's state, resumed from where it exists.
             on_epoch: Called after every epoch with its number and mean loss.
+            on_decode: Called before, with the images decoded so far and in all.
         """
         ...

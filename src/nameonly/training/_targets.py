@@ -1,11 +1,37 @@
 """What an image shall be told to be, how much it weighs, and mixtures of two."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from nameonly.types import PseudoLabels
+
+
+def readable(
+    labels: PseudoLabels, rows: Int[Tensor, " m"], class_names: Sequence[str]
+) -> PseudoLabels:
+    """Return the labels of the images that could be read.
+
+    Args:
+        labels: Of all images.
+        rows: Of those that could be read.
+        class_names: Of the columns.
+
+    Raises:
+        ValueError: If all images of a class are lost.
+    """
+    left = labels.subset(rows)
+    before, after = (one.candidates.any(dim=0) for one in (labels, left))
+    lost = [class_names[i] for i in (before & ~after).nonzero()[:, 0].tolist()]
+    if lost:
+        raise ValueError(
+            f"no image of {', '.join(map(repr, lost))} can be read; the network could never answer "
+            "it: make or bring whole images of it, or train without it"
+        )
+    return left
 
 
 def training_targets(

@@ -42,7 +42,7 @@ from nameonly.training._pixels import (
     store_pixels,
     with_operations,
 )
-from nameonly.training._targets import image_weights, mix, training_targets
+from nameonly.training._targets import image_weights, mix, readable, training_targets
 from nameonly.types import ImageSet, PseudoLabels, Scorer
 
 __all__ = ["ImageClassifier"]
@@ -142,6 +142,7 @@ class ImageClassifier:
         *,
         checkpoint: Path | None = None,
         on_epoch: Callable[[int, float], None] | None = None,
+        on_decode: Callable[[int, int], None] | None = None,
     ) -> "ImageClassifier":
         """Train on the selected images; those that cannot be read are left out and told.
 
@@ -151,10 +152,11 @@ class ImageClassifier:
             class_names: Of the columns.
             checkpoint: File of the training's state, resumed from where it exists.
             on_epoch: Called after every epoch with its number and mean loss.
+            on_decode: Called before, with the images decoded so far and in all.
 
         Raises:
-            ValueError: If no image is selected or none can be read, timm is missing, or it has no
-                such architecture for this size.
+            ValueError: If no image is selected, none of a class can be read, timm is missing, or it
+                has no such architecture for this size.
             FloatingPointError: If the loss is not finite.
             OSError: If there is no room for the decoded images or the checkpoint.
         """
@@ -163,8 +165,8 @@ class ImageClassifier:
         chosen = torch.tensor(sorted(selected, key=images.ids.__getitem__))
         network, mean, std = self._begin(len(class_names))
         folder = checkpoint and checkpoint.parent
-        stored = store_pixels(images.subset(chosen.tolist()), self.size, folder)
-        labels = pseudo_labels.subset(chosen[stored.rows])
+        stored = store_pixels(images.subset(chosen.tolist()), self.size, folder, on_decode)
+        labels = readable(pseudo_labels.subset(chosen), stored.rows, class_names)
         targets = training_targets(labels, self.softness, self.smoothing)
         targets = targets * image_weights(labels, self.balanced)[:, None]
         parameters = list(network.parameters())
