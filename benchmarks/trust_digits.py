@@ -44,6 +44,7 @@ SEEDS = range(5)
 RECIPES = Silhouette().recipes
 POOLS = ("balanced", "long-tailed", "with strangers", "blurred", "covered")
 GLYPHS = "printed glyphs, 36 names"
+OTHER_NAMES = ("cat", "dog", "house")
 
 
 @dataclass(frozen=True)
@@ -230,9 +231,11 @@ def confidences(pool: Pool, logits: Tensor) -> dict[str, tuple[float, float]]:
     }
 
 
-def strangers(pool: Pool) -> dict[str, tuple[float, float]]:
+def strangers(pool: Pool, encoded: Encoded) -> dict[str, tuple[float, float]]:
     """Return AUROC and false positives at 95 % of the strangers found, by score."""
     features, text = pool.task.features, pool.task.text
+    letters = tuple(n for n in glyphs.CLASS_NAMES if n not in CLASS_NAMES)
+    theirs = tuple(n for n in CLASS_NAMES if n not in text.class_names) or letters
     start = text.predict_logits(features).argmax(dim=1)
     centres = accuracy.find_clusters(features, start, len(text.class_names)).centres
     kinds = {
@@ -241,6 +244,8 @@ def strangers(pool: Pool) -> dict[str, tuple[float, float]]:
         "prototypes": unknown.prototype_score(features, centres),
         "both (reported)": unknown.combined_score(features, text, centres),
         "neighbours": unknown.neighbour_score(features),
+        "their names given": unknown.distractor_score(features, text, named(encoded, theirs)),
+        "other names given": unknown.distractor_score(features, text, named(encoded, OTHER_NAMES)),
         "control: one minus probability": 1
         - text.predict_logits(features).softmax(dim=1).amax(dim=1),
     }
@@ -254,6 +259,20 @@ def strangers(pool: Pool) -> dict[str, tuple[float, float]]:
             float((value[~outside] >= least).mean()),
         )
     return found
+
+
+def flagged(pool: Pool) -> dict[str, float]:
+    """Return the recall and precision of ``suspected_unknown``, and the share of strangers."""
+    features, text = pool.task.features, pool.task.text
+    start = text.predict_logits(features).argmax(dim=1)
+    centres = accuracy.find_clusters(features, start, len(text.class_names)).centres
+    found = unknown.suspected(unknown.combined_score(features, text, centres))
+    outside = pool.truth < 0
+    return {
+        "strangers flagged": found[outside].double().mean().item(),
+        "flagged that are strangers": outside[found].double().mean().item(),
+        "share of strangers": outside.double().mean().item(),
+    }
 
 
 def with_letters(encoded: Encoded, half: np.ndarray) -> list[Pool]:
@@ -350,10 +369,16 @@ class Findings:
         self.confidences: dict[str, list[dict[str, tuple[float, float]]]] = {}
         self.shares: dict[str, list[dict[str, float]]] = {}
         self.strangers: dict[str, list[dict[str, tuple[float, float]]]] = {}
+        self.flagged: dict[str, list[dict[str, float]]] = {}
         self.regret: dict[str, list[dict[str, float]]] = {}
         self.audits: dict[int, list[dict[str, tuple[float, float]]]] = {50: [], 100: []}
 
-    def add(self, pool: Pool) -> None:
+    def add_strangers(self, pool: Pool, encoded: Encoded) -> None:
+        """Measure how strangers are told."""
+        self.strangers.setdefault(pool.name, []).append(strangers(pool, encoded))
+        self.flagged.setdefault(pool.name, []).append(flagged(pool))
+
+    def add(self, pool: Pool, encoded: Encoded) -> None:
         """Measure a pool."""
         logits = {name: pool.logits(name) for name in RECIPES}
         rows = estimates(pool, logits)
@@ -371,7 +396,7 @@ class Findings:
             | {f"always {name}": best - value for name, value in true.items()}
         )
         if (pool.truth < 0).any():
-            self.strangers.setdefault(pool.name, []).append(strangers(pool))
+            self.add_strangers(pool, encoded)
         if pool.name == "balanced":
             for n, found in self.audits.items():
                 found.append(audits(pool, logits["up_adapter"], n))
@@ -387,6 +412,8 @@ class Findings:
         lines += self._pairs(self.strangers, 0, "AUROC of strangers", figures)
         lines += ["The same, false positives where 95 % of the strangers are found (percent):", ""]
         lines += self._pairs(self.strangers, 1, "FPR95", figures)
+        lines += ["The column `suspected_unknown` (percent):", ""]
+        lines += self._plain(self.flagged, "suspected", figures)
         lines += ["Error of class shares (up_adapter; half the summed difference, percent):", ""]
         lines += self._plain(self.shares, "error of shares", figures)
         lines += [
@@ -469,9 +496,9 @@ def main() -> None:
     with TemporaryDirectory() as work:
         encoded = encode(Path(work))
     for pool in pools(encoded, half):
-        found.add(pool)
+        found.add(pool, encoded)
     for pool in with_letters(encoded, half):
-        found.strangers.setdefault(pool.name, []).append(strangers(pool))
+        found.add_strangers(pool, encoded)
     lines = found.page(figures)
     lines += ["90 % intervals of estimated accuracy over 100 draws of 300 images:", ""]
     for recipe in ("zero_shot", "up_adapter"):

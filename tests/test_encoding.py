@@ -13,6 +13,7 @@ from nameonly.encoding import (
 )
 from nameonly.images import load, open_images
 from nameonly.ops.views import make_view, view_generator
+from nameonly.store import FeatureStore
 from nameonly.types import LabelSpace
 
 
@@ -128,9 +129,13 @@ def test_progress_reaches_the_total(digits, backbone, tmp_path):
 
 
 def test_texts_are_encoded_once_each(backbone, passes, tmp_path):
-    a = encode_texts(["one", "two", "one"], backbone, tmp_path)
+    def rows(*texts):
+        store = open_store(tmp_path, "texts", backbone)
+        return store.get(encode_texts(texts, backbone, store))
+
+    a = rows("one", "two", "one")
     assert passes["texts"] == 2 and torch.equal(a[0], a[2])
-    b = encode_texts(["two", "three"], backbone, tmp_path)
+    b = rows("two", "three")
     assert passes["texts"] == 3 and torch.equal(a[1], b[0])
 
 
@@ -142,6 +147,23 @@ def test_text_weights_are_the_mean_of_each_class(backbone, tmp_path):
     torch.testing.assert_close(got.weights[0], mean / mean.norm(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(got.weights[1], rows[2], atol=1e-5, rtol=1e-5)
     assert got.logit_scale == backbone.logit_scale
+
+
+def test_few_classes_at_once_make_the_same_weights(backbone, tmp_path, monkeypatch):
+    names = tuple(f"thing {j}" for j in range(7))
+    texts = [[f"a {name}", f"the {name}"][: 1 + j % 2] for j, name in enumerate(names)]
+    want = build_text_classifier(texts, LabelSpace(names), backbone, tmp_path)
+    asked = []
+    get = FeatureStore.get
+
+    def counted(self, ids):
+        asked.append(len(ids))
+        return get(self, ids)
+
+    monkeypatch.setattr(FeatureStore, "get", counted)
+    monkeypatch.setattr("nameonly.encoding.CLASSES_AT_ONCE", 2)
+    got = build_text_classifier(texts, LabelSpace(names), backbone, tmp_path)
+    assert torch.equal(got.weights, want.weights) and asked == [3, 3, 3, 1]
 
 
 def test_a_ctrl_c_keeps_what_was_encoded(digits, backbone, tmp_path):

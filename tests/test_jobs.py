@@ -321,3 +321,21 @@ def test_what_a_run_wrote_is_no_input(digits, tmp_path):
 def test_mistakes_in_python_are_told(digits, wrong, words):
     with pytest.raises(ValueError, match=words):
         run(digits, **wrong)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_scores_that_memory_cannot_hold_are_refused_before_anything_is_encoded(
+    digits, feature_file, tmp_path, monkeypatch, stored
+):
+    monkeypatch.setattr("nameonly.pipeline.free_memory", lambda: 1_000)
+    images, n, c = (feature_file[0], 60, 4) if stored else (digits, 120, 10)
+    with pytest.raises(ValueError, match=f"{n} images x {c} classes need about {20 * n * c:,} b"):
+        label(images, None if stored else CLASS_NAMES, backbone=TINY, out=tmp_path / "out")
+    assert not list((tmp_path / "cache").rglob("*.npy")) and not (tmp_path / "out").exists()
+
+
+def test_a_saved_classifier_refuses_what_it_cannot_hold(feature_file, tmp_path, monkeypatch):
+    made = label(feature_file[0]).classifier
+    monkeypatch.setattr("nameonly.pipeline.free_memory", lambda: 1_000)
+    with pytest.raises(ValueError, match="60 images x 4 classes need about 2,880 bytes"):
+        predict(made, feature_file[0])

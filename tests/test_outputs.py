@@ -1,10 +1,13 @@
 import multiprocessing
 import os
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from nameonly import outputs
+from nameonly.types import Predictions
 
 
 def finished(folder):
@@ -145,3 +148,58 @@ def test_staging_itself_refuses_what_must_not_be_written(tmp_path):
     ):
         raise AssertionError("the folder must be refused before any work")
     assert (out / "labels.parquet").read_text() == "old"
+
+
+def label_rows(n, c):
+    generator = torch.Generator().manual_seed(0)
+    probs = torch.randn(n, c, generator=generator).softmax(dim=1)
+    labels = probs.argmax(dim=1)
+    labels[::5] = -1
+    ids = tuple(f"{i:032x}" for i in range(n))
+    return outputs.LabelRows(
+        tuple(f"klaß {j}" for j in range(c)),
+        "up_adapter",
+        tuple(f'folder/"{i}", é.jpg' for i in range(n)),
+        Predictions(probs, labels, ids),
+        probs.amax(dim=1) / 2,
+        labels.roll(1).clamp(min=0),
+        probs[:, 0],
+        probs[:, 0] > 0.3,
+        labels.roll(2),
+    )
+
+
+@pytest.mark.parametrize("c", [3, outputs.MAX_PROBABILITY_COLUMNS + 1])
+def test_files_are_the_same_however_few_rows_are_held(tmp_path, c):
+    rows = label_rows(50, c)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder, size in ((whole, 100), (parts, 7)):
+        folder.mkdir()
+        outputs.write_labels(folder, rows, size)
+    assert (whole / "labels.csv").read_bytes() == (parts / "labels.csv").read_bytes()
+    a, b = (pq.read_table(folder / outputs.LABELS) for folder in (whole, parts))
+    assert a.equals(b, check_metadata=True) and a.to_pylist() == rows.table().to_pylist()
+    assert rows.table().schema.metadata[b"nameonly"] == a.schema.metadata[b"nameonly"]
+    assert pq.ParquetFile(whole / outputs.LABELS).num_row_groups == 1
+    assert pq.ParquetFile(parts / outputs.LABELS).num_row_groups == 8
+    assert [len(batch) for batch in rows.batches(20)] == [20, 20, 10]
+
+
+def test_rows_by_hand():
+    probs = torch.tensor([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3]])
+    found = Predictions(probs, torch.tensor([2, -1]), ("x", "y"))
+    rows = outputs.LabelRows(("a", "b", "c"), "zero_shot", ("1", "2"), found, probs[:, 0])
+    first, second = rows.table().to_pylist()
+    assert (first["label"], first["runner_up"]) == ("c", "a")
+    assert first["probability"] == pytest.approx(0.1) and first["margin"] == pytest.approx(-0.6)
+    assert (second["label"], second["runner_up"], second["zero_shot_label"]) == (None, "c", None)
+    assert second["p_b"] == pytest.approx(0.5) and "unknown_score" not in second
+
+
+def test_without_a_row_the_files_have_their_columns(tmp_path):
+    rows = label_rows(0, 3)
+    outputs.write_labels(tmp_path, rows)
+    table = pq.read_table(tmp_path / outputs.LABELS)
+    assert table.column_names[-3:] == ["p_klaß 0", "p_klaß 1", "p_klaß 2"] and len(table) == 0
+    assert table.schema.field("label").type == pa.string()
+    assert (tmp_path / "labels.csv").read_text().count("\n") == 1

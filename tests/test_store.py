@@ -135,3 +135,110 @@ def test_the_key_can_be_read_by_a_person(tmp_path):
     store = opened(tmp_path)
     assert json.loads((store.folder / "key.json").read_text())["backbone"] == "toy/model"
     assert store.folder.name.startswith("toy-model-")
+
+
+@pytest.fixture
+def many(tmp_path, monkeypatch):
+    """A store of 50 rows that maps whatever is larger than ten, and reads seven at once."""
+    monkeypatch.setattr("nameonly.store.MAPPED_BYTES", 10 * 3 * 4)
+    monkeypatch.setattr("nameonly.store.ROWS_AT_ONCE", 7)
+    store = opened(tmp_path)
+    ids, values = rows(50)
+    for start in range(0, 50, 20):
+        store.add(ids[start : start + 20], values[start : start + 20])
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(0)).tolist()
+    return tmp_path, [ids[i] for i in order], values[order]
+
+
+def gathered(store):
+    return sorted(store.folder.glob("gathered-*.npy"))
+
+
+def test_many_rows_are_a_map_of_a_file_that_is_found_again(many):
+    tmp_path, ids, values = many
+    store = opened(tmp_path)
+    assert torch.equal(store.get(ids[:10]), values[:10]) and gathered(store) == []
+    first = store.get(ids)
+    assert torch.equal(first, values)
+    (path,) = gathered(store)
+    written = path.stat().st_mtime_ns
+    again = opened(tmp_path).get(ids)
+    assert torch.equal(again, values) and path.stat().st_mtime_ns == written
+    again[0] = -1.0  # stays in memory
+    assert torch.equal(opened(tmp_path).get(ids), values)
+
+
+def test_rows_in_another_order_are_gathered_in_place_of_the_last(many):
+    tmp_path, ids, values = many
+    store = opened(tmp_path)
+    first = store.get(ids)
+    assert torch.equal(store.get(ids[::-1]), values.flip(0))
+    assert len(gathered(store)) == 1 and len(list(store.folder.glob("gathered-*"))) == 2
+    assert torch.equal(first, values)  # who looks at the old file still sees it
+
+
+@pytest.mark.parametrize("damage", ["no checksum", "flip", "truncate", "empty", "other shape"])
+def test_a_gathered_file_that_is_not_whole_is_written_again(many, damage):
+    tmp_path, ids, values = many
+    store = opened(tmp_path)
+    store.get(ids)
+    (path,) = gathered(store)
+    whole = path.read_bytes()
+    content = bytearray(whole)
+    if damage == "no checksum":
+        path.with_suffix(".crc32").unlink()
+    elif damage == "flip":
+        content[-3] ^= 1
+        path.write_bytes(content)
+    elif damage == "truncate":
+        path.write_bytes(content[:-12])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    else:
+        np.save(path, np.zeros((50, 4), np.float32))
+    assert torch.equal(opened(tmp_path).get(ids), values)
+    assert path.read_bytes() == whole and path.with_suffix(".crc32").exists()
+
+
+KILLED = """
+import os, signal, sys, zlib
+from pathlib import Path
+from nameonly import store
+store.MAPPED_BYTES, store.ROWS_AT_ONCE = 0, 7
+key = {"backbone": "toy/model", "revision": "1", "dtype": "float32"}
+kept = store.FeatureStore(Path(sys.argv[1]), key)
+ids = [f"id{i:03d}" for i in range(50)]
+assert not kept.missing(ids)
+sums = zlib.crc32
+def crc32(data, start=0):
+    if start:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return sums(data, start)
+store.zlib.crc32 = crc32
+kept.get(ids)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_a_gather_that_was_killed_is_not_believed(many):
+    tmp_path, _, _ = many
+    store = opened(tmp_path)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(store.folder)], check=False)
+    assert killed.returncode == -9
+    assert gathered(store) == [] and len(list(store.folder.glob("gathered-*.partial"))) == 1
+    ids, values = rows(50)
+    assert torch.equal(opened(tmp_path).get(ids), values)
+    assert list(store.folder.glob("gathered-*.partial")) == []
+
+
+def test_where_nothing_can_be_written_rows_are_copied(many, monkeypatch):
+    tmp_path, ids, values = many
+    store = opened(tmp_path)
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(FeatureStore, "_gather", full)
+    assert torch.equal(store.get(ids), values) and gathered(store) == []
+    reader = FeatureStore(store.folder, KEY, create=False)
+    assert torch.equal(reader.get(ids), values)

@@ -23,7 +23,7 @@ ORDER = [
         *("synthesis", "trust", "training"),
     },
     {"methods", "encoding", "classifier", "task"},
-    {"learning", "generating"},
+    {"learning", "generating", "engines"},
     {"relabelling", "selection"},
     {"recipes"},
     {"preparation"},

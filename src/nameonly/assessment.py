@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from nameonly.ops.scoring import most_probable, tempered
 from nameonly.task import Task
 from nameonly.trust import unknown
 from nameonly.trust.accuracy import (
@@ -108,8 +109,7 @@ def find_level(
         clusters: Of the images, where they are known.
     """
     if clusters is None:
-        start = text.predict_logits(features).argmax(dim=1)
-        clusters = find_clusters(features, start, logits.shape[1])
+        clusters = find_clusters(features, most_probable(text, features), logits.shape[1])
     stability = label_stability(features, clusters, logits.argmax(dim=1))
     accuracy = stability.mean().item()
     return Level(stability, accuracy, temperature_for(logits, accuracy), clusters)
@@ -142,7 +142,7 @@ def assess(
         pseudo_labels: What was learnt from, to tell whether equal classes were assumed.
     """
     features, names = task.features, task.text.class_names
-    probs = (logits / level.temperature).softmax(dim=1)
+    probs = tempered(logits, level.temperature)
     draws = n_draws(len(features), len(names), features.values.shape[1])
     confidence = combined_confidence(probs.amax(dim=1), level.stability, level.accuracy, draws)
     counted = labels >= 0

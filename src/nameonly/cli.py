@@ -20,6 +20,8 @@ from nameonly.cli_options import (
     Column,
     Device,
     Dtype,
+    EngineName,
+    GpusPerWorker,
     Images,
     Json,
     Limit,
@@ -27,6 +29,8 @@ from nameonly.cli_options import (
     Overwrite,
     Seed,
     Set,
+    Workers,
+    engine_for,
     open_for,
     print_json,
     run_options,
@@ -108,6 +112,9 @@ def label(
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = 64,
+    engine: EngineName = "local",
+    workers: Workers = 2,
+    gpus_per_worker: GpusPerWorker = 0.0,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Counts, bad files, time and disk; writes nothing.")
@@ -146,6 +153,7 @@ def label(
                 settings=settings,
                 given=given,
                 ensemble=others,
+                engine=engine_for(engine, workers, gpus_per_worker),
                 **{**options, "out": out, "overwrite": overwrite},
             )
     if dry_run:
@@ -173,6 +181,9 @@ def predict(
         str | None, typer.Option(help="As the classifier was made, unless you say otherwise.")
     ] = None,
     batch_size: BatchSize = 64,
+    engine: EngineName = "local",
+    workers: Workers = 2,
+    gpus_per_worker: GpusPerWorker = 0.0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -189,6 +200,7 @@ def predict(
     source = images[0] if len(images) == 1 else images
     with Console(quiet=as_json) as console:
         options = run_options(console, limit=limit, seed=seed, column=column, cache=cache)
+        options |= {"engine": engine_for(engine, workers, gpus_per_worker)}
         run = jobs.predict(loaded, source, **{**options, "out": out, "overwrite": overwrite})
     print_json({**run.summary, "out": str(out)}) if as_json else console.run(run)
 

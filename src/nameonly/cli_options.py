@@ -22,11 +22,18 @@ Dtype = Annotated[
     typer.Option(help="auto takes bfloat16 where the processor has it, else float32."),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
+EngineName = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="Where images are read and encoded: here, or by Ray's workers."),
+]
+Workers = Annotated[int, typer.Option(min=1, help="Of --engine ray: processes that encode.")]
+GpusPerWorker = Annotated[float, typer.Option(min=0, help="Of --engine ray: GPUs of each.")]
 Images = Annotated[
     list[str],
     typer.Argument(
         help="A folder (of images, or save_to_disk's), files, a quoted glob, a table, tar shards, "
-        "or an npz or safetensors file of your own features."
+        "their s3://, gs://, az:// or https:// URLs, or an npz or safetensors file of your own "
+        "features."
     ),
 ]
 Set = Annotated[
@@ -62,6 +69,20 @@ def run_options(console: Any, **options: Any) -> dict[str, Any]:
     hooks = {"on_stage": console.stage, "on_progress": console.progress}
     hooks["on_note"] = console.listener
     return {**options, **hooks}
+
+
+def engine_for(name: str, workers: int, gpus_per_worker: float) -> Any:
+    """Return the engine of a name; None for this process.
+
+    Raises:
+        ValueError: If the engine's package is not installed.
+    """
+    if name == "local":
+        return None
+    from nameonly.engines.ray import RayEngine, import_ray
+
+    import_ray()
+    return RayEngine(workers, gpus_per_worker)
 
 
 def open_for(source: Any, name: str, **options: Any) -> Any:

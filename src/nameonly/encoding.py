@@ -25,6 +25,7 @@ from nameonly.types import Features, ImageSet, LabelSpace, TextClassifier
 
 ROWS_PER_SHARD = 4096
 SECONDS_PER_SHARD = 30.0
+CLASSES_AT_ONCE = 256
 LOADERS = 4
 
 Progress = Callable[[int, int], None]
@@ -274,16 +275,15 @@ def _batches(
         yield [i for i, _ in chunk], torch.stack([p for _, p in chunk])
 
 
-def encode_texts(texts: Sequence[str], backbone: Backbone, cache: Path) -> Float[Tensor, "t d"]:
-    """Return text features in the order of ``texts``, encoding those that the store lacks."""
+def encode_texts(texts: Sequence[str], backbone: Backbone, store: FeatureStore) -> list[str]:
+    """Encode the texts that the store lacks, and return the ids of all, in their order."""
     ids = [hashlib.blake2b(t.encode(), digest_size=16).hexdigest() for t in texts]
     by_id = dict(zip(ids, texts, strict=True))
-    store = open_store(cache, "texts", backbone)
     missing = sorted(store.missing(by_id))
     for start in range(0, len(missing), ROWS_PER_SHARD):
         chunk = missing[start : start + ROWS_PER_SHARD]
         store.add(chunk, backbone.encode_texts([by_id[i] for i in chunk]))
-    return store.get(ids)
+    return ids
 
 
 def build_text_classifier(
@@ -291,14 +291,22 @@ def build_text_classifier(
 ) -> TextClassifier:
     """Average the unit features of each class's texts into its unit weight.
 
+    Memory: the texts, O(c d), and the features of the texts of 256 classes.
+
     Args:
         texts: One or more sentences per class, in the order of ``label_space``.
         label_space: The classes.
         backbone: Encodes the sentences.
         cache: Folder of the stores.
     """
+    store = open_store(cache, "texts", backbone)
     flat = [text for sentences in texts for text in sentences]
-    features = encode_texts(flat, backbone, cache)
-    sizes = [len(sentences) for sentences in texts]
-    means = torch.stack([part.mean(dim=0) for part in torch.split(features, sizes)])
-    return TextClassifier(normalize(means, dim=1), backbone.logit_scale, label_space.class_names)
+    ids = iter(encode_texts(flat, backbone, store))
+    means = []
+    for start in range(0, len(texts), CLASSES_AT_ONCE):
+        sizes = [len(sentences) for sentences in texts[start : start + CLASSES_AT_ONCE]]
+        features = store.get(list(islice(ids, sum(sizes))))
+        means += [part.mean(dim=0) for part in torch.split(features, sizes)]
+    return TextClassifier(
+        normalize(torch.stack(means), dim=1), backbone.logit_scale, label_space.class_names
+    )

@@ -7,9 +7,10 @@ import hashlib
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 from PIL import Image
@@ -24,6 +25,7 @@ from nameonly.sources.paths import (
     find_files,
     has_suffix,
 )
+from nameonly.sources.remote import RemoteFile, is_far, is_remote, look, public
 from nameonly.sources.shards import list_members
 from nameonly.sources.tables import list_rows
 from nameonly.types import ImageSet, Location
@@ -36,11 +38,19 @@ __all__ = [
     "hash_rows",
     "load",
     "open_images",
+    "shortened",
     "upright_rgb",
 ]
 
 _THREADS = 8
-_ROWS_AT_ONCE = 256
+_REMOTE_THREADS = 32
+ROWS_AT_ONCE = 256
+
+# yields for each location its content id and None, or an empty id and the reason why there is none
+HashAll = Callable[
+    [Sequence[Location], Callable[[int, int], None] | None], Iterator[tuple[str, str | None]]
+]
+
 _UNPRINTABLE = re.compile("[\ud800-\udfff]")
 
 
@@ -64,6 +74,7 @@ def open_images(
     limit: int | None = None,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
+    hash_all: HashAll | None = None,
 ) -> tuple[ImageSet, list[Quarantined]]:
     """Find images and hash their bytes.
 
@@ -71,31 +82,34 @@ def open_images(
         spec: One or several of: an image file, a folder (read with its subfolders), a glob, a
             .parquet, .csv or .arrow table, a folder that Hugging Face ``save_to_disk`` wrote, a
             .tar shard, a brace list such as ``a-{000..003}.tar``. A folder without images gives
-            the .parquet tables and .tar shards in it.
+            the .parquet tables and .tar shards in it. URLs of object stores (``s3://``, ``gs://``,
+            ``az://``) are taken alike, and ``https://`` ones of files.
         column: The tables' column of encoded images or of paths; guessed when None.
         limit: How many sources to draw at random, before any is read; all when None.
         seed: Decides the draw.
         on_progress: Called with the rows read so far and the rows in all.
+        hash_all: Reads and hashes; an engine's, or None for ``hash_locations``.
 
     Returns:
         The images sorted by source, table rows in table order; and the rows that cannot be read.
 
     Raises:
         ValueError: If a source does not exist, no image is found, none can be read, a table's
-            column is not clear, or ``limit`` is below 1.
+            column is not clear, ``limit`` is below 1, a store cannot be listed or answers no more,
+            or the extra ``cloud`` is needed and not installed.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 or None for all images, got {limit}")
     rows = _list_sources(find_files(spec), column)
     if not rows:
         raise ValueError(
-            f"no image found in {_shortened(spec)}: looked for {', '.join(IMAGE_SUFFIXES)}; "
+            f"no image found in {shortened(spec)}: looked for {', '.join(IMAGE_SUFFIXES)}; "
             "without any, for rows of .parquet and members of .tar (a .csv must be named itself)"
         )
     if limit is not None and limit < len(rows):
         drawn = random.Random(seed).sample(range(len(rows)), limit)
         rows = [rows[i] for i in sorted(drawn)]
-    return hash_rows(rows, on_progress)
+    return hash_rows(rows, on_progress, hash_all)
 
 
 def load(images: ImageSet, row: int) -> Image.Image:
@@ -104,11 +118,20 @@ def load(images: ImageSet, row: int) -> Image.Image:
     Raises:
         BadImageError: If its bytes cannot be read, have changed since, or are no whole image.
     """
+    return load_as(images.locations[row], images.ids[row])
+
+
+def load_as(location: Location, image_id: str) -> Image.Image:
+    """Read and decode the image of a content id: RGB, upright.
+
+    Raises:
+        BadImageError: If its bytes cannot be read, have changed since, or are no whole image.
+    """
     try:
-        data = images.locations[row].read()
+        data = location.read()
     except OSError as error:
         raise BadImageError(reason(error)) from error
-    if content_id(data) != images.ids[row]:
+    if content_id(data) != image_id:
         raise BadImageError("changed while running: its bytes are not those that were opened")
     return decode(data)
 
@@ -120,12 +143,16 @@ def content_id(data: bytes) -> str:
 
 def _list_sources(files: Sequence[Found], column: str | None) -> list[tuple[str, Location]]:
     """List every row of every file with a source string of its own."""
-    if column is not None and not any(has_suffix(file.given, TABLE_SUFFIXES) for file in files):
+    if column is not None and not any(_is_table(file) for file in files):
         raise ValueError(f"column={column!r} was given, but there is no table among the sources")
     sources: list[str] = []
     locations: list[Location] = []
-    for name, file in zip(_names(files), files, strict=True):
-        for suffix, location in _list_file(file, column):
+    # of many objects, each costs the time of a few requests
+    at_once = _REMOTE_THREADS if any(is_remote(file.given) for file in files) else 1
+    with ThreadPoolExecutor(at_once) as pool:
+        listed = list(pool.map(_list_file, files, repeat(column)))
+    for name, rows in zip(_names(files), listed, strict=True):
+        for suffix, location in rows:
             sources.append(name + suffix)
             locations.append(location)
     return list(zip(_unique(sources), locations, strict=True))
@@ -133,27 +160,31 @@ def _list_sources(files: Sequence[Found], column: str | None) -> list[tuple[str,
 
 def _list_file(file: Found, column: str | None) -> list[tuple[str, Location]]:
     # Absolute, so that a later change of the working folder loses no image.
-    path = str(Path(file.given).absolute())
+    path, remote = file.place, is_remote(file.given)
     if file.problem is not None:
         return [("", Unreadable(file.problem))]
     try:
-        if has_suffix(path, SHARD_SUFFIXES):
-            return list_members(path)
-        if has_suffix(path, TABLE_SUFFIXES):
-            return list_rows(path, column)
+        if has_suffix(public(path), SHARD_SUFFIXES):
+            return list_members(look(path) if remote else path)
+        if _is_table(file):
+            return list_rows(look(path) if remote else path, column)
     except OSError as error:
         return [("", Unreadable(reason(error)))]
-    return [("", FileLocation(path))]
+    return [("", RemoteFile(path, file.size) if remote else FileLocation(path))]
+
+
+def _is_table(file: Found) -> bool:
+    return has_suffix(public(file.given), TABLE_SUFFIXES)
 
 
 def _names(files: Sequence[Found]) -> list[str]:
     """Return the files' short names, longer ones where the short ones are the same."""
     names = [file.name for file in files]
-    for longer in (lambda path: path, lambda path: str(Path(path).absolute())):
+    for longer in ([file.given for file in files], [file.place for file in files]):
         counts = Counter(names)
         names = [
-            longer(file.given) if counts[name] > 1 else name
-            for name, file in zip(names, files, strict=True)
+            public(path) if counts[name] > 1 else name
+            for name, path in zip(names, longer, strict=True)
         ]
     return names
 
@@ -174,13 +205,16 @@ def _unique(sources: Sequence[str]) -> list[str]:
 
 
 def hash_rows(
-    rows: Sequence[tuple[str, Location]], on_progress: Callable[[int, int], None] | None = None
+    rows: Sequence[tuple[str, Location]],
+    on_progress: Callable[[int, int], None] | None = None,
+    hash_all: HashAll | None = None,
 ) -> tuple[ImageSet, list[Quarantined]]:
     """Read and hash images whose places are known.
 
     Args:
         rows: A source, unique, and a location for each image.
         on_progress: Called with the rows read so far and the rows in all.
+        hash_all: Reads and hashes; an engine's, or None for ``hash_locations``.
 
     Returns:
         The images in the given order; and the rows that cannot be read.
@@ -190,22 +224,35 @@ def hash_rows(
     """
     good: list[tuple[str, str, Location]] = []
     quarantined: list[Quarantined] = []
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            block = rows[start : start + _ROWS_AT_ONCE]
-            hashed = pool.map(_hash_bytes, [location for _, location in block])
-            for (source, location), (image_id, problem) in zip(block, hashed, strict=True):
-                if problem is None:
-                    good.append((source, image_id, location))
-                else:
-                    quarantined.append(Quarantined(source, problem))
-            if on_progress is not None:
-                on_progress(start + len(block), len(rows))
+    hashed = (hash_all or hash_locations)([location for _, location in rows], on_progress)
+    for (source, location), (image_id, problem) in zip(rows, hashed, strict=True):
+        if problem is None:
+            good.append((source, image_id, location))
+        else:
+            quarantined.append(Quarantined(source, problem))
     if not good:
         first = "; ".join(f"{bad.source}: {bad.reason}" for bad in quarantined[:3])
         raise ValueError(f"none of {len(rows)} images can be read: {first}")
     sources, ids, locations = zip(*good, strict=True)
     return ImageSet(sources, ids, locations), quarantined
+
+
+def hash_locations(
+    locations: Sequence[Location], on_progress: Callable[[int, int], None] | None
+) -> Iterator[tuple[str, str | None]]:
+    """Yield for each location its content id and None, or an empty id and the reason.
+
+    Args:
+        locations: Read by threads, a block at a time.
+        on_progress: Called with the rows read so far and the rows in all.
+    """
+    far = any(is_far(location) for location in locations[:1])
+    with ThreadPoolExecutor(_REMOTE_THREADS if far else _THREADS) as pool:
+        for start in range(0, len(locations), ROWS_AT_ONCE):
+            block = locations[start : start + ROWS_AT_ONCE]
+            yield from pool.map(_hash_bytes, block)
+            if on_progress is not None:
+                on_progress(start + len(block), len(locations))
 
 
 def _hash_bytes(location: Location) -> tuple[str, str | None]:
@@ -216,7 +263,8 @@ def _hash_bytes(location: Location) -> tuple[str, str | None]:
         return "", reason(error)
 
 
-def _shortened(spec: str | Path | Sequence[str | Path]) -> str:
+def shortened(spec: str | Path | Sequence[str | Path]) -> str:
+    """Return what names images, without secrets and the first few alone, for a message."""
     items = [spec] if isinstance(spec, str | Path) else list(spec)
     more = f" and {len(items) - 3} more" if len(items) > 3 else ""
-    return ", ".join(repr(str(item)) for item in items[:3]) + more
+    return ", ".join(repr(public(str(item))) for item in items[:3]) + more

@@ -3,7 +3,8 @@
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -19,6 +20,7 @@ from nameonly.backbones._network import NetworkBackbone
 from nameonly.backbones.precomputed import PrecomputedBackbone, is_feature_file
 from nameonly.card import classifier_card
 from nameonly.classifier import Classifier, load, open_backbone, scorer_name
+from nameonly.engines import Engine
 from nameonly.export.onnx import some_images, write_onnx
 from nameonly.generating import recipe_drawing
 from nameonly.images import Quarantined
@@ -26,21 +28,19 @@ from nameonly.images import load as load_image
 from nameonly.journal import Journal, OnNote, OnProgress, OnStage
 from nameonly.label_space import read_label_space
 from nameonly.label_tables.reading import read_labels
-from nameonly.pipeline import ImageSpec, Outcome, adapt, backbone_for, read_inputs, score
+from nameonly.pipeline import ImageSpec, Inputs, Outcome, adapt, backbone_for, read_inputs, score
 from nameonly.preparation import Setup
 from nameonly.recipes import Recipe
 from nameonly.report.html import ReportInput, write_report
-from nameonly.report.synthetic import MadeImages
-from nameonly.report.trust import TrustInput
+from nameonly.report.outcome import made_images, trust_input
+from nameonly.sources.remote import public
 from nameonly.store import default_cache
-from nameonly.trust.audit import audit_sample
-from nameonly.trust.structure import feature_map, two_groups
 from nameonly.types import LabelSpace
 
 DEFAULT_BACKBONE = "openai/clip-vit-base-patch32"
 DEFAULT_RECIPE = "up_adapter"
-# images of the audit that the page shows
-AUDIT_SHOWN = 12
+# arrays of images x classes that are held at once: scores, probabilities and what lies between
+LABEL_ARRAYS, PREDICT_ARRAYS = 5, 3
 PACKAGES = ("nameonly", "torch", "transformers", "numpy", "pyarrow", "pillow", "scikit-learn")
 
 
@@ -54,6 +54,7 @@ class Options(TypedDict, total=False):
         seed: Of the sample and of whatever trains.
         column: Column of images in a table.
         cache: Folder of the feature stores.
+        engine: Reads and encodes on other machines; this process does it all without one.
         on_stage: Called with the name of every stage that begins.
         on_progress: Called with done and total inside long stages.
         on_note: Called with a line for a person, such as how long something will take.
@@ -65,6 +66,7 @@ class Options(TypedDict, total=False):
     seed: int
     column: str | None
     cache: str | Path | None
+    engine: Engine | None
     on_stage: OnStage | None
     on_progress: OnProgress | None
     on_note: OnNote | None
@@ -75,18 +77,23 @@ class Run:
     """What a run gave.
 
     Attributes:
-        table: One row per source, the same as ``labels.parquet``; ``.to_pandas()`` if you have it.
+        rows: Of the table.
         classifier: The product; ``classifier.predict([image, ...])``.
         quarantined: Sources that could not be read, with reasons.
         summary: Content of ``run.json``.
         out: The folder written, None if none was asked for.
     """
 
-    table: pa.Table
+    rows: outputs.LabelRows = field(repr=False, compare=False)
     classifier: Classifier
     quarantined: tuple[Quarantined, ...]
     summary: dict[str, Any]
     out: Path | None
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """One row per source, the same as ``labels.parquet``; ``.to_pandas()`` if you have it."""
+        return self.rows.table()
 
 
 def label_space_for(
@@ -171,10 +178,13 @@ def label(
     if label_space.seen is not None:
         facts["seen"] = list(label_space.seen)
 
+    def read(journal: Journal) -> Inputs:
+        return _read(images, opened, journal, options, (len(label_space), LABEL_ARRAYS))
+
     with ExitStack() as kept:
 
         def work(journal: Journal) -> Outcome:
-            return adapt(_read(images, opened, journal, options), setup, journal, made, kept)
+            return adapt(read(journal), setup, journal, made, kept)
 
         return _execute(work, facts, options)
 
@@ -200,7 +210,8 @@ def predict(
     def work(journal: Journal) -> Outcome:
         if reader is loaded.backbone:
             loaded.check_weights()
-        return score(_read(images, reader, journal, options), loaded, journal)
+        scores = len(loaded.label_space), PREDICT_ARRAYS
+        return score(_read(images, reader, journal, options, scores), loaded, journal)
 
     facts = {"command": "predict", "recipe": scorer_name(loaded.scorer), **loaded.made}
     if not isinstance(classifier, Classifier):
@@ -244,7 +255,13 @@ def _cache(options: Options) -> Path:
     return Path(cache) if cache else default_cache()
 
 
-def _read(images: ImageSpec, backbone: Backbone, journal: Journal, options: Options) -> Any:
+def _read(
+    images: ImageSpec,
+    backbone: Backbone,
+    journal: Journal,
+    options: Options,
+    scores: tuple[int, int],
+) -> Inputs:
     return read_inputs(
         images,
         backbone,
@@ -253,11 +270,14 @@ def _read(images: ImageSpec, backbone: Backbone, journal: Journal, options: Opti
         limit=options.get("limit"),
         seed=options.get("seed", 0),
         column=options.get("column"),
+        scores=scores,
+        engine=options.get("engine"),
     )
 
 
 def _input_facts(images: ImageSpec, options: Options) -> dict[str, Any]:
-    named = [str(images)] if isinstance(images, str | Path) else [str(i) for i in images]
+    listed = [images] if isinstance(images, str | Path) else images
+    named = [public(str(item)) for item in listed]
     if not named:
         raise ValueError("no images given; name a folder, files, a glob, a table or tar shards")
     shown = named[0] if len(named) == 1 else f"{named[0]} and {len(named) - 1} more"
@@ -277,13 +297,13 @@ def _execute(work: Any, facts: dict[str, Any], options: Options) -> Run:
         journal.write("run", **facts)
         run = _finish(work(journal), facts, journal, folder)
         journal.write("done")
-    return Run(run.table, run.classifier, run.quarantined, run.summary, out)
+    return replace(run, out=out)
 
 
 def _finish(outcome: Outcome, facts: dict[str, Any], journal: Journal, folder: Path | None) -> Run:
     """Put the results together and write them where there is a folder."""
     classifier = outcome.classifier
-    table = outputs.labels_table(outcome, facts["recipe"])
+    rows = outputs.LabelRows.of(outcome, facts["recipe"])
     summary: dict[str, Any] = {
         "nameonly": version("nameonly"),
         **facts,
@@ -312,7 +332,7 @@ def _finish(outcome: Outcome, facts: dict[str, Any], journal: Journal, folder: P
         summary["synthetic"] = outputs.synthetic(outcome)
     if folder is not None:
         with journal.stage("write"):
-            outputs.write_labels(folder, table)
+            outputs.write_labels(folder, rows)
             outputs.write_quarantine(folder, outcome.inputs.quarantined)
             classifier.save(folder / "classifier", classifier_card(classifier))
         images = outcome.inputs.images if facts["command"] == "label" else None
@@ -329,7 +349,7 @@ def _finish(outcome: Outcome, facts: dict[str, Any], journal: Journal, folder: P
         with journal.stage("report"):
             write_report(folder / "report.html", _report_input(outcome, summary))
         outputs.write_run(folder, summary)
-    return Run(table, classifier, outcome.inputs.quarantined, summary, None)
+    return Run(rows, classifier, outcome.inputs.quarantined, summary, None)
 
 
 def _report_input(outcome: Outcome, summary: dict[str, Any]) -> ReportInput:
@@ -350,46 +370,6 @@ def _report_input(outcome: Outcome, summary: dict[str, Any]) -> ReportInput:
         quarantine=tuple((q.source, q.reason) for q in outcome.inputs.quarantined),
         duplicates=outputs.duplicate_groups(outcome),
         open_image=None if images is None else open_image,
-        made=_made_images(outcome),
-        trust=_trust_input(outcome),
+        made=made_images(outcome),
+        trust=trust_input(outcome),
     )
-
-
-def _trust_input(outcome: Outcome) -> TrustInput | None:
-    """Return the estimates row by row: distinct images become sources."""
-    found = outcome.assessment
-    if found is None:
-        return None
-    rows, features = outcome.inputs.feature_rows(), outcome.inputs.features
-    first = torch.full((len(features),), -1)
-    first[rows.flip(0)] = torch.arange(len(rows)).flip(0)
-    labels = outcome.predictions.labels[first]
-    open_ = labels >= 0
-    if outcome.given is not None:
-        open_ &= outcome.given[first] < 0
-    audited: list[int] = []
-    if open_.any():
-        sure = found.confidence.masked_fill(~open_, float("nan"))
-        audited = first[audit_sample(sure, AUDIT_SHOWN).rows].tolist()
-    shown, places = feature_map(features)
-    largest = torch.bincount(labels[labels >= 0], minlength=1).argsort(descending=True)[:40]
-    return TrustInput(
-        found.confidence[rows].numpy(),
-        found.unknown_scores[rows].numpy(),
-        found.suspected[rows].numpy(),
-        first[shown].numpy(),
-        places.numpy(),
-        tuple(audited),
-        two_groups(features, labels, largest.tolist()),
-    )
-
-
-def _made_images(outcome: Outcome) -> MadeImages | None:
-    support = outcome.support
-    if support is None:
-        return None
-
-    def opened(path: str) -> Image.Image:
-        return Image.open(support.folder / path)
-
-    return MadeImages(support.rows, outcome.worth, opened)

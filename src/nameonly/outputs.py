@@ -7,7 +7,8 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from filelock import FileLock, Timeout
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nameonly.assessment import Assessment
 from nameonly.images import Quarantined
+from nameonly.ops.selection import row_blocks
 from nameonly.pipeline import Outcome
 from nameonly.store import default_cache
+from nameonly.types import Predictions
 
 RUN = "run.json"
 LABELS = "labels.parquet"
@@ -29,6 +32,12 @@ REPLACED = ".run.json.replaced"
 PARTIAL = ".nameonly-partial"
 MAX_PROBABILITY_COLUMNS = 100
 TOP = 5
+# of labels.parquet and labels.csv, held while they are written
+ROWS_AT_ONCE = 32_768
+CSV_COLUMNS = (
+    *("path", "id", "label", "probability", "confidence", "runner_up", "margin"),
+    "zero_shot_label",
+)
 
 
 def check_free(out: Path, overwrite: bool) -> None:
@@ -124,54 +133,110 @@ def _publish(partial: Path, out: Path) -> None:
         raise OSError(f"cannot move the finished run from {partial} to {out}: {error}") from error
 
 
-def labels_table(outcome: Outcome, method: str) -> pa.Table:
-    """Return one row per source: label, its probability, the best other class, margin, the rest.
+@dataclass(frozen=True)
+class LabelRows:
+    """What ``labels.parquet`` says of n sources: its columns, made a few rows at a time.
 
-    Where the decision abstained, probability and runner-up are those of the most probable class.
-    ``confidence`` is calibrated as far as it can be without labels, see ``assessment.py``.
-
-    Up to ``MAX_PROBABILITY_COLUMNS`` classes every class has a column ``p_<name>``; above that the
-    five most probable stand in ``top_labels`` and ``top_probabilities``.
+    Attributes:
+        class_names: In the order of the columns.
+        method: Name of what labelled.
+        sources: One per row.
+        predictions: Of every source.
+        confidence: See ``confidences``.
+        zero_shot: What the text classifier alone says, where it was asked.
+        unknown_scores: Higher for images that no name fits, where a run knows.
+        suspected: Which of them stand out.
+        given: The known labels, -1 = none, where there were any.
     """
-    names = outcome.classifier.label_space.class_names
-    probs = outcome.predictions.probs
-    top = probs.topk(min(TOP, len(names)), dim=1)
-    named = pa.array(names, pa.string())
-    labels = outcome.predictions.labels
-    answer = torch.where(labels >= 0, labels, top.indices[:, 0])[:, None]
-    probability = probs.gather(1, answer)[:, 0]
-    runner_up = probs.scatter(1, answer, -1.0).max(dim=1)
-    columns: dict[str, Any] = {
-        "path": pa.array(outcome.inputs.sources, pa.string()),
-        "id": pa.array(outcome.predictions.ids, pa.string()),
-        "label": named.take(pa.array(labels.numpy(), mask=(labels < 0).numpy())),
-        "probability": probability.numpy(),
-        "confidence": confidences(outcome).numpy(),
-        "runner_up": named.take(pa.array(runner_up.indices.numpy())),
-        "margin": (probability - runner_up.values).numpy(),
-        "method": pa.array([method] * len(probs), pa.string()).dictionary_encode(),
-        "zero_shot_label": pa.nulls(len(probs), pa.string())
-        if outcome.zero_shot is None
-        else named.take(pa.array(outcome.zero_shot.numpy())),
-    }
-    columns["method"] = columns["method"].cast(pa.string())
-    if outcome.assessment is not None:
-        rows = outcome.inputs.feature_rows()
-        columns["unknown_score"] = outcome.assessment.unknown_scores[rows].numpy()
-        columns["suspected_unknown"] = outcome.assessment.suspected[rows].numpy()
-    if outcome.given is not None:
-        known = outcome.given
-        columns["given_label"] = named.take(pa.array(known.numpy(), mask=(known < 0).numpy()))
-    if len(names) <= MAX_PROBABILITY_COLUMNS:
-        columns.update({f"p_{name}": probs[:, j].numpy() for j, name in enumerate(names)})
-    else:
-        size = top.indices.shape[1]
-        flat = named.take(pa.array(top.indices.flatten().numpy()))
-        columns["top_labels"] = pa.FixedSizeListArray.from_arrays(flat, size)
-        flat = pa.array(top.values.flatten().numpy())
-        columns["top_probabilities"] = pa.FixedSizeListArray.from_arrays(flat, size)
-    metadata = json.dumps({"class_names": names}, ensure_ascii=False)
-    return pa.table(columns).replace_schema_metadata({"nameonly": metadata})
+
+    class_names: tuple[str, ...]
+    method: str
+    sources: tuple[str, ...]
+    predictions: Predictions
+    confidence: Float[Tensor, " n"]
+    zero_shot: Int[Tensor, " n"] | None = None
+    unknown_scores: Float[Tensor, " n"] | None = None
+    suspected: Bool[Tensor, " n"] | None = None
+    given: Int[Tensor, " n"] | None = None
+
+    @classmethod
+    def of(cls, outcome: Outcome, method: str) -> "LabelRows":
+        """Return the rows of a run."""
+        found, rows = outcome.assessment, outcome.inputs.feature_rows()
+        return cls(
+            outcome.classifier.label_space.class_names,
+            method,
+            outcome.inputs.sources,
+            outcome.predictions,
+            confidences(outcome),
+            outcome.zero_shot,
+            None if found is None else found.unknown_scores[rows],
+            None if found is None else found.suspected[rows],
+            outcome.given,
+        )
+
+    def table(self) -> pa.Table:
+        """Return all rows: label, its probability, the best other class, margin, the rest.
+
+        Where the decision abstained, probability and runner-up are those of the most probable
+        class. ``confidence`` is calibrated as far as it can be without labels, see
+        ``assessment.py``.
+
+        Up to ``MAX_PROBABILITY_COLUMNS`` classes every class has a column ``p_<name>``; above that
+        the five most probable stand in ``top_labels`` and ``top_probabilities``.
+        """
+        return pa.Table.from_batches(list(self.batches()))
+
+    def batches(self, size: int = ROWS_AT_ONCE) -> Iterator[pa.RecordBatch]:
+        """Yield the table in parts of ``size`` rows; one without rows where there is no source."""
+        names = json.dumps({"class_names": self.class_names}, ensure_ascii=False)
+        for start in range(0, max(1, len(self.sources)), size):
+            columns = self._columns(slice(start, start + size))
+            yield pa.record_batch(columns).replace_schema_metadata({"nameonly": names})
+
+    def _columns(self, rows: slice) -> dict[str, Any]:
+        named, labels = pa.array(self.class_names, pa.string()), self.predictions.labels[rows]
+        probs = self.predictions.probs[rows]
+        top = probs.topk(min(TOP, len(self.class_names)), dim=1)
+        answer = torch.where(labels >= 0, labels, top.indices[:, 0])[:, None]
+        probability = probs.gather(1, answer)[:, 0]
+        runner_up = probs.scatter(1, answer, -1.0).max(dim=1)
+        columns: dict[str, Any] = {
+            "path": pa.array(self.sources[rows], pa.string()),
+            "id": pa.array(self.predictions.ids[rows], pa.string()),
+            "label": named.take(pa.array(labels.numpy(), mask=(labels < 0).numpy())),
+            "probability": probability.numpy(),
+            "confidence": self.confidence[rows].numpy(),
+            "runner_up": named.take(pa.array(runner_up.indices.numpy())),
+            "margin": (probability - runner_up.values).numpy(),
+            "method": pa.array([self.method] * len(probs), pa.string()),
+            "zero_shot_label": pa.nulls(len(probs), pa.string())
+            if self.zero_shot is None
+            else named.take(pa.array(self.zero_shot[rows].numpy())),
+        }
+        if self.unknown_scores is not None and self.suspected is not None:
+            columns["unknown_score"] = self.unknown_scores[rows].numpy()
+            columns["suspected_unknown"] = self.suspected[rows].numpy()
+        if self.given is not None:
+            known = self.given[rows]
+            columns["given_label"] = named.take(pa.array(known.numpy(), mask=(known < 0).numpy()))
+        return columns | self._probabilities(probs, top.values, top.indices)
+
+    def _probabilities(
+        self,
+        probs: Float[Tensor, "b c"],
+        top: Float[Tensor, "b k"],
+        classes: Int[Tensor, "b k"],
+    ) -> dict[str, Any]:
+        if len(self.class_names) <= MAX_PROBABILITY_COLUMNS:
+            columns = probs.T.contiguous().numpy()
+            return {f"p_{name}": columns[j] for j, name in enumerate(self.class_names)}
+        named, size = pa.array(self.class_names, pa.string()), top.shape[1]
+        found = {
+            "top_labels": named.take(pa.array(classes.flatten().numpy())),
+            "top_probabilities": pa.array(top.flatten().numpy()),
+        }
+        return {k: pa.FixedSizeListArray.from_arrays(v, size) for k, v in found.items()}
 
 
 def confidences(outcome: Outcome) -> Float[Tensor, " n"]:
@@ -182,19 +247,26 @@ def confidences(outcome: Outcome) -> Float[Tensor, " n"]:
     """
     if outcome.assessment is not None:
         return outcome.assessment.confidence[outcome.inputs.feature_rows()]
-    return outcome.classifier.calibrated(outcome.predictions.probs).amax(dim=1)
+    probs, calibrated = outcome.predictions.probs, outcome.classifier.calibrated
+    return torch.cat([calibrated(probs[rows]).amax(dim=1) for rows in row_blocks(*probs.shape)])
 
 
-def write_labels(folder: Path, table: pa.Table) -> None:
-    """Write ``labels.parquet``, and ``labels.csv`` without the probabilities of every class."""
-    pq.write_table(table, folder / LABELS)
-    keys = ["path", "id", "label", "probability", "confidence", "runner_up", "margin"]
-    keys += ["zero_shot_label"]
-    with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
+def write_labels(folder: Path, rows: LabelRows, size: int = ROWS_AT_ONCE) -> None:
+    """Write ``labels.parquet``, and ``labels.csv`` without the probabilities of every class.
+
+    Both grow by ``size`` rows at a time, so that no more of them are held.
+    """
+    batches = rows.batches(size)
+    first = next(batches)
+    with (
+        pq.ParquetWriter(folder / LABELS, first.schema) as parquet,
+        (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.writer(file)
-        writer.writerow(keys)
-        for batch in table.select(keys).to_batches(max_chunksize=10_000):
-            columns = [batch.column(key).to_pylist() for key in keys]
+        writer.writerow(CSV_COLUMNS)
+        for batch in chain([first], batches):
+            parquet.write_batch(batch)
+            columns = [batch.column(key).to_pylist() for key in CSV_COLUMNS]
             writer.writerows(
                 ["" if v is None else f"{v:.6f}" if isinstance(v, float) else v for v in row]
                 for row in zip(*columns, strict=True)
@@ -220,10 +292,16 @@ def write_run(folder: Path, run: dict[str, Any]) -> None:
 
 def duplicate_groups(outcome: Outcome) -> tuple[tuple[str, ...], ...]:
     """Return the sources that share their bytes, one group per image that has more than one."""
+    seen: set[str] = set()
+    repeated: set[str] = set()
+    for image_id in outcome.predictions.ids:
+        (repeated if image_id in seen else seen).add(image_id)
     groups: dict[str, list[str]] = {}
-    for source, image_id in zip(outcome.inputs.sources, outcome.predictions.ids, strict=True):
-        groups.setdefault(image_id, []).append(source)
-    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+    if repeated:
+        for source, image_id in zip(outcome.inputs.sources, outcome.predictions.ids, strict=True):
+            if image_id in repeated:
+                groups.setdefault(image_id, []).append(source)
+    return tuple(tuple(group) for group in groups.values())
 
 
 def estimates(found: Assessment, class_names: tuple[str, ...]) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from jaxtyping import Float, Int
@@ -19,9 +20,12 @@ from nameonly.backbones import Backbone
 from nameonly.backbones.precomputed import PrecomputedBackbone, is_feature_file
 from nameonly.classifier import Classifier
 from nameonly.encoding import encode_image_set
-from nameonly.images import Quarantined, open_images
+from nameonly.engines import Engine
+from nameonly.images import Quarantined, open_images, shortened
 from nameonly.journal import Journal
 from nameonly.learning import scores
+from nameonly.ops.room import check_room, free_memory
+from nameonly.ops.scoring import most_probable
 from nameonly.preparation import (
     Setup,
     ensemble_logits,
@@ -68,6 +72,10 @@ class Inputs:
 
     def feature_rows(self) -> Int[Tensor, " s"]:
         """Return, for every source, the row of its features."""
+        return self._feature_rows
+
+    @cached_property
+    def _feature_rows(self) -> Int[Tensor, " s"]:
         if self.images is None:
             return torch.arange(len(self.features))
         row = {image_id: i for i, image_id in enumerate(self.features.ids)}
@@ -105,15 +113,30 @@ class Outcome:
     candidates: tuple[dict[str, Any], ...] = ()
 
 
+class ReadOptions(TypedDict, total=False):
+    """What ``read_inputs`` may be told.
+
+    Keys:
+        limit: Take a random sample of this many sources.
+        seed: Of that sample.
+        column: Column of images in a table.
+        scores: How many classes there will be, and how many arrays of images x classes at once.
+        engine: Reads and encodes first what it can; None leaves all to this process.
+    """
+
+    limit: int | None
+    seed: int
+    column: str | None
+    scores: tuple[int, int]
+    engine: Engine | None
+
+
 def read_inputs(
     source: ImageSpec,
     backbone: Backbone,
     cache: Path,
     journal: Journal,
-    *,
-    limit: int | None = None,
-    seed: int = 0,
-    column: str | None = None,
+    **options: Unpack[ReadOptions],
 ) -> Inputs:
     """Open and encode images, or read a file of features.
 
@@ -122,34 +145,47 @@ def read_inputs(
         backbone: Makes the features; for a file of features, the reader of that file.
         cache: Folder of the feature stores.
         journal: Times the stages.
-        limit: Take a random sample of this many sources.
-        seed: Of that sample.
-        column: Column of images in a table.
+        options: See ``ReadOptions``.
 
     Raises:
-        ValueError: If nothing readable is found, or the file of features is bad.
+        ValueError: If nothing readable is found, the file of features is bad, or memory cannot
+            hold the scores.
     """
+    limit, seed = options.get("limit"), options.get("seed", 0)
+    (c, arrays), engine = options.get("scores", (0, 0)), options.get("engine")
     with journal.stage("load"):  # a model that cannot be had must show before images are read
         _ = backbone.dim, backbone.image_key
     if isinstance(backbone, PrecomputedBackbone):
         with journal.stage("ingest"):
-            return Inputs(_sample(backbone.features, limit, seed), None, ())
+            features = _sample(backbone.features, limit, seed)
+            check_room(len(features), c, arrays, free_memory())
+            return Inputs(features, None, ())
     with journal.stage("ingest"):
         images, unreadable = open_images(
-            source, column=column, limit=limit, seed=seed, on_progress=journal.on_progress
+            source,
+            column=options.get("column"),
+            limit=limit,
+            seed=seed,
+            on_progress=journal.on_progress,
+            hash_all=None if engine is None else engine.hash_locations,
         )
+        check_room(len(images), c, arrays, free_memory())
     with journal.stage("encode"):
+        ahead = 0
+        if engine is not None:
+            ahead = engine.encode(images, backbone, cache, journal.on_progress)
         encoded = encode_image_set(images, backbone, cache, journal.on_progress)
-    known = set(encoded.features.ids)
-    kept = images.subset([row for row, image_id in enumerate(images.ids) if image_id in known])
+    kept = images
+    if encoded.quarantined:
+        bad = {entry.source for entry in encoded.quarantined}
+        kept = images.subset([row for row, name in enumerate(images.sources) if name not in bad])
     quarantined = sorted([*unreadable, *encoded.quarantined], key=lambda q: q.source)
     for entry in quarantined:
         journal.write("quarantined", source=entry.source, reason=entry.reason)
     for words in encoded.repairs:
         journal.write("repaired", words=words)
-    return Inputs(
-        encoded.features, kept, tuple(quarantined), encoded.n_encoded, tuple(encoded.repairs)
-    )
+    made = ahead + encoded.n_encoded
+    return Inputs(encoded.features, kept, tuple(quarantined), made, tuple(encoded.repairs))
 
 
 def adapt(
@@ -200,7 +236,7 @@ def adapt(
             warmth = find_level(features, text, own, level.clusters).temperature
             classifier = _classifier(setup, task, adapted, own, warmth, made)
         rows = inputs.feature_rows()
-        zero_shot = text.predict_logits(features).argmax(dim=1)[rows]
+        zero_shot = most_probable(text, features)[rows]
     with journal.stage("assess"):
         assessment = assess(task, logits, found.labels, level, adapted.pseudo_labels)
         classifier = replace(classifier, made={**made, **assessment.when_made()})
@@ -267,6 +303,8 @@ def score(inputs: Inputs, classifier: Classifier, journal: Journal) -> Outcome:
 
 def per_source(predictions: Predictions, rows: Int[Tensor, " s"]) -> Predictions:
     """Repeat the rows of distinct images for every source that shares them."""
+    if torch.equal(rows, torch.arange(len(predictions.ids))):
+        return predictions
     return Predictions(
         predictions.probs[rows],
         predictions.labels[rows],
@@ -285,7 +323,7 @@ def backbone_for(source: ImageSpec, backbone: Backbone) -> Backbone:
     if isinstance(backbone, PrecomputedBackbone):
         raise ValueError(
             f"this classifier was made from own features of {backbone.dim} dimensions; it reads an "
-            f"npz or safetensors file of such features, not {source!r}"
+            f"npz or safetensors file of such features, not {shortened(source)}"
         )
     return backbone
 

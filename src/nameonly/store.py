@@ -3,6 +3,10 @@
 A store is a folder for one key (model, revision, preprocessing, dtype). A shard is a ``.npy`` of
 float32 rows and a parquet index of their ids that also carries the shard's checksum. The index is
 written last, by an atomic rename: a shard without its index does not exist.
+
+Many rows are read through one more file, in which they lie in the order asked for: its pages come
+from the disk when they are looked at and can go again, so that features need not fit into memory.
+It holds nothing that the shards do not, and the last one is kept for the next run.
 """
 
 import hashlib
@@ -11,18 +15,24 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from filelock import FileLock
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 FORMAT = "1"
 INDEX_FILES = "[0-9][0-9][0-9][0-9][0-9][0-9].parquet"
+# fewer bytes are copied into memory
+MAPPED_BYTES = 64 * 2**20
+GATHERED = "gathered-"
+ROWS_AT_ONCE = 4096
 
 
 def default_cache() -> Path:
@@ -63,8 +73,9 @@ class FeatureStore:
         self.repairs: list[str] = []
         self._writable = create
         self._key = {**key, "format": FORMAT}
-        self._rows: dict[str, tuple[int, int]] = {}
-        self._shards: dict[int, np.ndarray] = {}
+        # one number for shard and row: of millions of images a pair each would be felt
+        self._places: dict[str, int] = {}
+        self._widths: dict[int, int] = {}
         self._verified: set[int] = set()
         if create:
             folder.mkdir(parents=True, exist_ok=True)
@@ -104,13 +115,15 @@ class FeatureStore:
         if not sound:
             self._drop(number, f"{values.shape} {values.dtype} for {len(ids)} ids")
             return
-        self._shards[number] = values
-        for row, image_id in enumerate(ids):
-            self._rows[image_id] = (number, row)
+        self._widths[number] = values.shape[1]
+        self._places.update(zip(ids, range(number << 32, (number << 32) + len(ids)), strict=True))
+
+    def _shard(self, number: int) -> Float[np.ndarray, "r d"]:
+        return _mapped(self.folder / f"{number:06d}.npy", "r")
 
     def _drop(self, number: int, reason: str) -> None:
-        self._shards.pop(number, None)
-        self._rows = {k: v for k, v in self._rows.items() if v[0] != number}
+        self._widths.pop(number, None)
+        self._places = {k: v for k, v in self._places.items() if v >> 32 != number}
         for suffix in (".parquet", ".npy") if self._writable else ():
             (self.folder / f"{number:06d}{suffix}").unlink(missing_ok=True)
         self.repairs.append(
@@ -120,23 +133,23 @@ class FeatureStore:
 
     def _verify(self, ids: Iterable[str]) -> None:
         """Check the bytes of every shard that holds one of these ids, once."""
-        touched = {self._rows[i][0] for i in ids if i in self._rows} - self._verified
+        touched = {self._places[i] >> 32 for i in ids if i in self._places} - self._verified
         for number in sorted(touched):
             metadata = pq.read_schema(self.folder / f"{number:06d}.parquet").metadata or {}
-            values = self._shards[number]
-            if metadata.get(b"crc32") == str(zlib.crc32(values.data)).encode():
+            checksum = zlib.crc32(self._shard(number).data)
+            if metadata.get(b"crc32") == str(checksum).encode():
                 self._verified.add(number)
             else:
                 self._drop(number, "its checksum does not fit")
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._places)
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Return the ids that have no sound feature here, in the given order."""
         ids = list(ids)
         self._verify(ids)
-        return [i for i in ids if i not in self._rows]
+        return [i for i in ids if i not in self._places]
 
     def add(self, ids: Sequence[str], values: Float[Tensor, "n d"]) -> None:
         """Write one shard; it exists whole or not at all.
@@ -156,7 +169,10 @@ class FeatureStore:
             number = 1 + max((int(p.stem) for p in self.folder.glob(INDEX_FILES)), default=-1)
             data, index = (self.folder / f"{number:06d}{s}" for s in (".npy", ".parquet"))
             with data.with_suffix(".npy.partial").open("wb") as file:
-                np.save(file, array, allow_pickle=False)
+                # np.save would not tell why a write fails
+                header = np.lib.format.header_data_from_array_1_0(array)
+                np.lib.format.write_array_header_1_0(file, header)
+                file.write(array.data)
                 os.fsync(file.fileno())
             data.with_suffix(".npy.partial").replace(data)
             with index.with_suffix(".parquet.partial").open("wb") as file:
@@ -167,21 +183,78 @@ class FeatureStore:
         self._open_shard(index)
 
     def get(self, ids: Sequence[str]) -> Float[Tensor, "n d"]:
-        """Return rows in the order of ``ids``.
+        """Return rows in the order of ``ids``: a copy, or of many rows a map of a file.
+
+        What is written into the rows of a map stays in memory and never reaches the file.
 
         Raises:
             KeyError: If an id is not here; ask ``missing`` first.
         """
         self._verify(ids)
-        places = [self._rows[i] for i in ids]
-        dim = next(iter(self._shards.values())).shape[1] if self._shards else 0
-        out = np.empty((len(ids), dim), dtype=np.float32)
-        shard_of = np.array([p[0] for p in places], dtype=np.int64)
-        row_of = np.array([p[1] for p in places], dtype=np.int64)
+        places = np.fromiter((self._places[i] for i in ids), np.int64, len(ids))
+        width = next(iter(self._widths.values()), 0)
+        if self._writable and 4 * len(ids) * width > MAPPED_BYTES:
+            with suppress(OSError):  # on a full disk, or one to be read only, memory must do
+                return torch.from_numpy(self._gathered(ids, places, width))
+        return torch.from_numpy(self._copied(places, width))
+
+    def _copied(self, places: Int[np.ndarray, " n"], width: int) -> Float[np.ndarray, "n d"]:
+        out = np.empty((len(places), width), dtype=np.float32)
+        shard_of, row_of = places >> 32, places & (2**32 - 1)
         for number in np.unique(shard_of):
             here = shard_of == number
-            out[here] = self._shards[int(number)][row_of[here]]
-        return torch.from_numpy(out)
+            out[here] = self._shard(int(number))[row_of[here]]
+        return out
+
+    def _gathered(
+        self, ids: Sequence[str], places: Int[np.ndarray, " n"], width: int
+    ) -> Float[np.ndarray, "n d"]:
+        """Map the file of these rows in this order; it is written where there is none."""
+        digest = hashlib.blake2b(digest_size=16)
+        for start in range(0, len(ids), ROWS_AT_ONCE):
+            digest.update("".join(f"{i}\n" for i in ids[start : start + ROWS_AT_ONCE]).encode())
+        path = self.folder / f"{GATHERED}{digest.hexdigest()}.npy"
+        with self._lock():
+            if not _is_whole(path, (len(ids), width)):
+                for old in self.folder.glob(f"{GATHERED}*"):
+                    with suppress(OSError):  # Windows keeps what another run looks at
+                        old.unlink()
+                self._gather(path, places, width)
+            return _mapped(path, "c")
+
+    def _gather(self, path: Path, places: Int[np.ndarray, " n"], width: int) -> None:
+        """Write the rows, then their checksum: without it the file is not believed."""
+        partial, checksum = path.with_suffix(".npy.partial"), 0
+        header = {"descr": "<f4", "fortran_order": False, "shape": (len(places), width)}
+        with partial.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for start in range(0, len(places), ROWS_AT_ONCE):
+                rows = self._copied(places[start : start + ROWS_AT_ONCE], width)
+                checksum = zlib.crc32(rows.data, checksum)
+                file.write(rows.data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _write_atomically(path.with_suffix(".crc32"), str(checksum).encode())
+
+
+def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
+    """Return whether a gathered file holds what was written, all of it."""
+    try:
+        expected, values = path.with_suffix(".crc32").read_text(), _mapped(path, "r")
+    except (OSError, ValueError, EOFError):
+        return False
+    if values.shape != shape or values.dtype != np.float32:
+        return False
+    checksum = 0
+    for start in range(0, len(values), ROWS_AT_ONCE):
+        checksum = zlib.crc32(values[start : start + ROWS_AT_ONCE].data, checksum)
+    return expected == str(checksum)
+
+
+def _mapped(path: Path, mode: Literal["r", "c"]) -> Float[np.ndarray, "n d"]:
+    values: np.ndarray = np.load(path, mmap_mode=mode, allow_pickle=False)
+    return values
 
 
 def _write_atomically(path: Path, data: bytes) -> None:

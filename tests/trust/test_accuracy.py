@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from nameonly.trust import accuracy
 from nameonly.trust.accuracy import (
     average_confidence,
     average_thresholded_confidence,
-    class_centres,
     dawid_skene,
     estimate_accuracy,
     find_clusters,
@@ -96,9 +96,9 @@ def test_bad_input_is_refused():
 
 def test_centres_of_classes_without_images_are_nobodys():
     features, _, labels = clusters(0.1)
-    centres, nearest = class_centres(features.values, labels, 6)
-    assert centres[4:].isinf().all() and nearest.max() < 4
-    assert torch.equal(nearest_centre(features.values, centres), nearest)
+    found = find_clusters(features, labels, 6)
+    assert found.centres[4:].isinf().all() and found.nearest.max() < 4
+    assert torch.equal(nearest_centre(features.values, found.centres), found.nearest)
 
 
 def test_many_images_and_classes_are_moved_less_often():
@@ -147,3 +147,29 @@ def test_observers_who_err_independently_are_found_out():
     assert found.prior.sum().item() == pytest.approx(1, abs=1e-5)
     with pytest.raises(ValueError, match="at least one voter"):
         dawid_skene([], 5)
+
+
+def test_blocks_of_rows_change_nothing(monkeypatch):
+    features, _, labels = clusters(0.3)
+    logits = features.values @ features.values[:4].T
+    found = find_clusters(features, labels, 4)
+    whole = (found.centres, found.nearest, label_stability(features, found, labels, draws=3))
+    confidence = average_confidence(logits)
+    seen = []
+    one = accuracy.nearest_centre
+
+    def counted(values, centres):
+        seen.append(len(values))
+        return one(values, centres)
+
+    monkeypatch.setattr(accuracy, "BLOCK_VALUES", 16 * 7)  # seven rows of sixteen dimensions
+    monkeypatch.setattr(accuracy, "nearest_centre", counted)
+    monkeypatch.setattr(
+        accuracy, "row_blocks", lambda n, c: [slice(i, i + 7) for i in range(0, n, 7)]
+    )
+    found = find_clusters(features, labels, 4)
+    parts = (found.centres, found.nearest, label_stability(features, found, labels, draws=3))
+    for a, b in zip(whole, parts, strict=True):
+        torch.testing.assert_close(a, b)
+    assert max(seen) == 7
+    assert average_confidence(logits) == pytest.approx(confidence)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from nameonly.trust import class_prior
 from nameonly.trust.class_prior import em_prior, prior_warnings, transport_prior
 
 
@@ -43,3 +44,17 @@ def test_warnings_name_the_classes():
     assert "not flat" in {w.kind for w in flat}
     assert not prior_warnings(torch.arange(99) % 3, torch.full((3,), 1 / 3), names, True)
     assert prior_warnings(torch.tensor([-1, -1]), torch.full((3,), 1 / 3), names) == []
+
+
+@pytest.mark.parametrize("estimated", [em_prior, transport_prior])
+def test_blocks_of_rows_change_nothing(estimated, monkeypatch):
+    probs, _ = task([0.6, 0.3, 0.1], n=300)
+    whole, seen = estimated(probs), []
+
+    def blocks(n, c):
+        seen.append((n, c))
+        return [slice(start, start + 7) for start in range(0, n, 7)]
+
+    monkeypatch.setattr(class_prior, "row_blocks", blocks)
+    torch.testing.assert_close(estimated(probs), whole)
+    assert set(seen) == {(300, 3)}

@@ -61,3 +61,29 @@ def test_texts_of_two_backbones_are_refused(task):
     other = TextClassifier(others.weights, 5.0, others.class_names)
     with pytest.raises(ValueError, match="one backbone"):
         unknown.distractor_score(features, text, other)
+
+
+def test_blocks_of_rows_change_nothing(task, monkeypatch):
+    features, text, others, centres, _ = task
+    scored = {
+        "energy": lambda: unknown.energy_score(features, text),
+        "matching": lambda: unknown.concept_matching_score(features, text),
+        "prototype": lambda: unknown.prototype_score(features, centres),
+        "distractor": lambda: unknown.distractor_score(features, text, others),
+    }
+    logits = text.predict_logits(features)
+    both = torch.cat([logits, others.predict_logits(features)], dim=1)
+    want = {
+        "energy": -logits.logsumexp(dim=1) / 20.0,
+        "matching": 1 - (logits / 20.0 / 0.1).softmax(dim=1).amax(dim=1),
+        "prototype": torch.cdist(features.values, centres).amin(dim=1),
+        "distractor": both.softmax(dim=1)[:, 3:].sum(dim=1),
+    }
+
+    def blocks(n, c):
+        return [slice(start, start + 7) for start in range(0, n, 7)]
+
+    for where in ("nameonly.trust.unknown", "nameonly.ops.scoring"):
+        monkeypatch.setattr(f"{where}.row_blocks", blocks)
+    for name, score in scored.items():
+        torch.testing.assert_close(score(), want[name], atol=1e-5, rtol=1e-5)

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from nameonly.loop import Schedule, minimise
-from nameonly.ops.prototypes import class_prototypes
+from nameonly.ops.prototypes import labelled_prototypes
 from nameonly.ops.residuals import join, joined_logits, scale_sample, spread_over
+from nameonly.ops.selection import row_blocks
 from nameonly.types import Features, PseudoLabels, TextClassifier
 
 __all__ = ["PrototypeAdapter"]
@@ -43,6 +44,7 @@ class PrototypeAdapter:
     """Joins the affinity with learnt class prototypes to the zero-shot logits.
 
     ``logits = (t + a r) / (1 + a)``: t the text logits, r the affinity on the spread of t.
+    Memory: O(c d), a batch of b x (d + 5 c) while learning, and the n x c of the logits.
 
     Attributes:
         residual_weight: a, the weight of the prototypes in units of the text logits' spread
@@ -95,7 +97,7 @@ class PrototypeAdapter:
         values = features.values
         order = features.content_order().to(values.device)
         chosen = order[pseudo_labels.selected[order]]
-        start = class_prototypes(values[chosen], pseudo_labels.targets_of(chosen), text.weights)
+        start = labelled_prototypes(values, pseudo_labels, chosen, text.weights)
         text_weights = text.logit_scale * text.weights
         sample = scale_sample(features)
         text_spread, _ = spread_over(lambda v: v @ text_weights.T, sample)
@@ -127,7 +129,14 @@ class PrototypeAdapter:
             values = features.values[batch]
             closeness = affinity(values, prototypes, self.sharpness)
             residual = self.residual_scale_ * closeness.detach()
-            now = join(values @ text_weights.T, residual, self.residual_weight).argmax(dim=1)
+            now = torch.cat(
+                [
+                    join(values[b] @ text_weights.T, residual[b], self.residual_weight).argmax(
+                        dim=1
+                    )
+                    for b in row_blocks(*residual.shape)
+                ]
+            )
             labels = torch.where(kept[batch] >= 0, kept[batch], now)
             return cross_entropy(closeness / divisor, labels)
 

@@ -27,7 +27,7 @@ from torch.nn.functional import normalize, one_hot
 
 from nameonly.ops.graphs import Graph, neighbour_graph
 from nameonly.ops.neighbours import nearest_neighbours
-from nameonly.ops.prototypes import class_prototypes
+from nameonly.ops.prototypes import labelled_prototypes
 from nameonly.types import Features, PseudoLabels, TextClassifier
 
 __all__ = ["TransClip"]
@@ -146,7 +146,7 @@ class TransClip:
         order = features.content_order().to(values.device)
         graph = self._graph(values, order)
         chosen = order[pseudo_labels.selected[order]]
-        means = class_prototypes(values[chosen], pseudo_labels.targets_of(chosen), text.weights)
+        means = labelled_prototypes(values, pseudo_labels, chosen, text.weights)
         certain = (pseudo_labels.confidence >= 1.0) & pseudo_labels.selected
         kept = torch.where(certain, pseudo_labels.labels, -1)
 

@@ -3,14 +3,23 @@
 import itertools
 import json
 import math
+import posixpath
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from os import DirEntry, scandir
 from pathlib import Path
 
 from nameonly.sources.locations import reason
+from nameonly.sources.remote import (
+    check_url,
+    is_remote,
+    is_web,
+    list_folder,
+    list_objects,
+    public,
+)
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 TABLE_SUFFIXES = (".arrow", ".csv", ".parquet")
@@ -28,17 +37,24 @@ _BRACE_RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file, or a folder that could not be listed.
+    """A file or an object in a store, or a folder that could not be listed.
 
     Attributes:
         name: The short name: relative to the one folder given, or as the user wrote it.
-        given: The path as the user wrote it, continued to this file.
+        given: The path or URL as the user wrote it, continued to this file; a URL may hold secrets.
         problem: Why it cannot be read, or None.
+        size: In bytes, where a store's listing told it.
     """
 
     name: str
-    given: str
+    given: str = field(repr=False)
     problem: str | None = None
+    size: int | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is whatever the working folder, with secrets."""
+        return self.given if is_remote(self.given) else str(Path(self.given).absolute())
 
 
 def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
@@ -61,9 +77,7 @@ def find_files(spec: str | Path | Sequence[str | Path]) -> list[Found]:
     if not items:
         raise ValueError("no source given; name a folder, files, a table, tar shards or a glob")
     found = {
-        Path(file.given).absolute(): file
-        for item in items
-        for file in _resolve(str(item), alone=len(items) == 1)
+        file.place: file for item in items for file in _resolve(str(item), alone=len(items) == 1)
     }
     return sorted(found.values(), key=lambda file: (file.name, file.given))
 
@@ -71,13 +85,15 @@ def find_files(spec: str | Path | Sequence[str | Path]) -> list[Found]:
 def _resolve(item: str, alone: bool) -> list[Found]:
     if not item.strip():
         raise ValueError("a source is an empty path; name a folder, files, a table or tar shards")
+    if is_remote(item):
+        return _resolve_remote(item, alone)
     if _exists(item):
         return _in_folder(item, alone) if Path(item).is_dir() else [_named_file(item)]
     if _BRACES.search(item):
         return [file for part in _expand_braces(item) for file in _resolve(part, alone=False)]
     if _MAGIC.search(item):
         return _from_glob(item)
-    raise ValueError(f"the source {item!r} does not exist")
+    raise ValueError(f"the source {public(item)!r} does not exist")
 
 
 def _exists(item: str) -> bool:
@@ -88,13 +104,14 @@ def _exists(item: str) -> bool:
 
 
 def _named_file(given: str) -> Found:
-    if has_suffix(given, IMAGE_SUFFIXES):
-        return Found(given, given)
-    if has_suffix(given, TABLE_SUFFIXES + SHARD_SUFFIXES):
-        return Found(Path(given).name, given)
+    shown = public(given)
+    if has_suffix(shown, IMAGE_SUFFIXES):
+        return Found(shown, given)
+    if has_suffix(shown, TABLE_SUFFIXES + SHARD_SUFFIXES):
+        return Found(Path(shown).name, given)
     known = ", ".join(IMAGE_SUFFIXES + TABLE_SUFFIXES + SHARD_SUFFIXES)
-    unpack = "; unpack it first" if has_suffix(given, (".gz", ".tgz", ".zip", ".zst")) else ""
-    raise ValueError(f"the source {given!r} is of no known kind ({known}){unpack}")
+    unpack = "; unpack it first" if has_suffix(shown, (".gz", ".tgz", ".zip", ".zst")) else ""
+    raise ValueError(f"the source {shown!r} is of no known kind ({known}){unpack}")
 
 
 def _in_folder(given: str, alone: bool) -> list[Found]:
@@ -210,6 +227,11 @@ def _from_glob(pattern: str) -> list[Found]:
             found += _in_folder(path, alone=False)
         else:
             files.append(path)
+    return _images_or_else(found, files)
+
+
+def _images_or_else(found: list[Found], files: Sequence[str]) -> list[Found]:
+    """Return what folders gave and the image files or, without any, the tables and shards."""
     images = [path for path in files if has_suffix(path, IMAGE_SUFFIXES)]
     if found or images:
         return found + [_named_file(path) for path in images]
@@ -250,3 +272,84 @@ def _matches(names: Sequence[str], parts: Sequence[str]) -> bool:
         return False
     rest = parts if parts[0] == "**" else parts[1:]
     return (parts[0] == "**" or fnmatchcase(names[0], parts[0])) and _matches(names[1:], rest)
+
+
+def _resolve_remote(url: str, alone: bool) -> list[Found]:
+    check_url(url)
+    if _BRACES.search(url):
+        return [file for part in _expand_braces(url) for file in _resolve_remote(part, alone=False)]
+    known = has_suffix(public(url), IMAGE_SUFFIXES + TABLE_SUFFIXES + SHARD_SUFFIXES)
+    if is_web(url):
+        if not known:
+            raise ValueError(
+                f"{public(url)!r} names no image, table or tar shard, and a web server lists no "
+                "folder; name the files, for instance with {000..003}, or a table of their URLs"
+            )
+        return [_named_file(url)]
+    try:
+        if _MAGIC.search(url):
+            return _from_store_glob(url)
+        return [_named_file(url)] if known else _in_store_folder(url, alone)
+    except OSError as error:
+        raise ValueError(f"{public(url)!r} cannot be listed: {reason(error)}") from None
+
+
+def _in_store_folder(url: str, alone: bool) -> list[Found]:
+    """List what ``_in_folder`` does, of a store."""
+    folder = url.rstrip("/")
+    sizes = dict(list_objects(folder))
+    if {"state.json", "dataset_info.json"} <= sizes.keys() or "dataset_dict.json" in sizes:
+        raise ValueError(
+            f"{public(url)!r} is what save_to_disk writes, whose Arrow files have no index to be "
+            "read by; copy it here first, or write it with to_parquet"
+        )
+    names = _visible(sizes)
+    images = [name for name in names if has_suffix(name, IMAGE_SUFFIXES)]
+    return [
+        Found(name if alone else f"{public(folder)}/{name}", f"{folder}/{name}", size=sizes[name])
+        for name in images or [name for name in names if has_suffix(name, _FOLDER_CONTAINERS)]
+    ]
+
+
+def _visible(sizes: Mapping[str, int]) -> list[str]:
+    """Return the names that are neither hidden nor in the folder of a run."""
+    folders = {posixpath.dirname(name) for name in sizes} - {""}
+    runs = [f for f in folders if all(f"{f}/{file}" in sizes for file in RUN_FILES)]
+    return [
+        name
+        for name in sizes
+        if not any(map(is_hidden, name.split("/")))
+        and not any(name.startswith(f"{run}/") for run in runs)
+    ]
+
+
+def _from_store_glob(pattern: str) -> list[Found]:
+    parts = [part for part in pattern.split("/")[2:] if part]
+    fixed = next(i for i, part in enumerate(parts) if _MAGIC.search(part))
+    if not fixed:
+        raise ValueError(f"{public(pattern)!r} must name its bucket or container")
+    base = pattern[: pattern.index("://") + 3] + "/".join(parts[:fixed])
+    found, files = list[Found](), list[str]()
+    for name, is_folder in sorted(_store_matches(base, parts[fixed:])):
+        if is_folder:
+            found += _in_store_folder(f"{base}/{name}", alone=False)
+        else:
+            files.append(f"{base}/{name}")
+    return _images_or_else(found, files)
+
+
+def _store_matches(base: str, parts: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Yield what matches the parts of a pattern, and whether it is a folder."""
+    if parts[0] == "**":
+        names = _visible(dict(list_objects(base)))
+        yield from ((name, False) for name in names if _matches(name.split("/"), parts))
+        return
+    for name, size in list_folder(base):
+        hidden = is_hidden(name) and not parts[0].startswith(".")
+        if hidden or not fnmatchcase(name, parts[0]):
+            continue
+        if len(parts) == 1:
+            yield name, size is None
+        elif size is None:
+            inner = _store_matches(f"{base}/{name}", parts[1:])
+            yield from ((f"{name}/{rest}", is_folder) for rest, is_folder in inner)

@@ -1,11 +1,15 @@
 """Images in webdataset shards: uncompressed tar files, read in place and never unpacked."""
 
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from nameonly.sources.locations import Unreadable, check_bytes, check_regular
 from nameonly.sources.paths import IMAGE_SUFFIXES, has_suffix, is_hidden
+from nameonly.sources.remote import RangeFile, Remote, UnreachableError, open_remote
 from nameonly.types import Location
 
 
@@ -14,13 +18,13 @@ class TarLocation:
     """Encoded bytes of one member of a shard.
 
     Attributes:
-        path: The shard.
+        path: The shard: a file, or an object in a store.
         offset: Where the member's bytes begin.
         size: How many bytes the member has.
         pieces: For a sparse member, the (start, length) of each stored piece; zeros lie between.
     """
 
-    path: str
+    path: str | Remote
     offset: int
     size: int
     pieces: tuple[tuple[int, int], ...] | None = None
@@ -32,10 +36,9 @@ class TarLocation:
             OSError: If the shard is gone, or shorter than its table of contents says.
         """
         check_bytes(self.size)
-        check_regular(self.path)
         pieces = ((0, self.size),) if self.pieces is None else self.pieces
         data = bytearray()
-        with Path(self.path).open("rb") as shard:
+        with _open_unread(self.path) as shard:
             shard.seek(self.offset)
             for start, length in pieces:
                 data += bytes(max(0, min(start, self.size) - len(data)))
@@ -46,7 +49,30 @@ class TarLocation:
         return bytes(data.ljust(self.size, b"\0"))
 
 
-def list_members(path: str) -> list[tuple[str, Location]]:
+@contextmanager
+def _open_unread(path: str | Remote) -> Iterator[IO[bytes] | RangeFile]:
+    """Open a shard for reads of what is asked for and no more."""
+    if isinstance(path, Remote):
+        yield RangeFile(path)
+        return
+    check_regular(path)
+    with Path(path).open("rb") as shard:
+        yield shard
+
+
+@contextmanager
+def _open_archive(path: str | Remote) -> Iterator[tarfile.TarFile]:
+    # "r:" takes uncompressed archives alone: members of others cannot be read by their offset.
+    if isinstance(path, Remote):
+        with open_remote(path) as shard, tarfile.open(fileobj=shard, mode="r:") as archive:
+            yield archive
+        return
+    check_regular(path)
+    with tarfile.open(path, "r:") as archive:
+        yield archive
+
+
+def list_members(path: str | Remote) -> list[tuple[str, Location]]:
     """List the image members of a shard by name, as ``::name`` and location.
 
     A shard that breaks off keeps the members before the break; a last row names the problem.
@@ -54,11 +80,9 @@ def list_members(path: str) -> list[tuple[str, Location]]:
     Raises:
         OSError: If the shard is gone, empty or no regular file.
     """
-    check_regular(path)
     rows: list[tuple[str, Location]] = []
     try:
-        # "r:" takes uncompressed archives alone: members of others cannot be read by their offset.
-        with tarfile.open(path, "r:") as archive:
+        with _open_archive(path) as archive:
             end = -1
             while (member := archive.next()) is not None:
                 if archive.offset <= end:
@@ -68,7 +92,7 @@ def list_members(path: str) -> list[tuple[str, Location]]:
                 archive.members = []  # type: ignore[attr-defined]
                 if _is_image(member):
                     rows.append((f"::{member.name}", _locate(path, member)))
-    except OSError:
+    except (OSError, UnreachableError):
         raise
     except Exception as error:
         # Malformed headers make tarfile raise nearly any kind: ValueError, RecursionError and more.
@@ -83,7 +107,7 @@ def _is_image(member: tarfile.TarInfo) -> bool:
     return visible and not member.isdir() and has_suffix(member.name, IMAGE_SUFFIXES)
 
 
-def _locate(path: str, member: tarfile.TarInfo) -> Location:
+def _locate(path: str | Remote, member: tarfile.TarInfo) -> Location:
     if not member.isreg():
         return Unreadable("not a regular file in the shard (a link or device)")
     sparse = getattr(member, "sparse", None)

@@ -17,8 +17,8 @@ from statistics import NormalDist
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from nameonly.ops.selection import row_blocks
 from nameonly.types import Features
 
 # how far an image is moved: times the deviation of another image from its own centre
@@ -31,7 +31,7 @@ LEAST_DRAWS = 3
 # products that the draws may cost: a minute or so of two cores
 MOST_PRODUCTS = 4e12
 # distances held at once
-BLOCK_VALUES = 2**22
+BLOCK_VALUES = 2**20
 
 
 @dataclass(frozen=True)
@@ -55,25 +55,6 @@ class AccuracyEstimate:
     n: int
     per_class: Float[Tensor, " c"]
     stability: Float[Tensor, " n"]
-
-
-def class_centres(
-    values: Float[Tensor, "n d"], labels: Int[Tensor, " n"], n_classes: int
-) -> tuple[Float[Tensor, "c d"], Int[Tensor, " n"]]:
-    """Return k-means centres that start at the class means, and every row's nearest.
-
-    A centre that no row is near stays out of reach (infinite).
-    """
-    centres, nearest = values.new_zeros(n_classes, values.shape[1]), labels
-    for step in range(CENTRE_STEPS + 1):
-        counts = torch.bincount(nearest, minlength=n_classes)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, values)
-        centres = sums / counts[:, None].to(values)
-        centres[counts == 0] = torch.inf
-        before, nearest = nearest, nearest_centre(values, centres)
-        if step and torch.equal(before, nearest):
-            break
-    return centres, nearest
 
 
 def nearest_centre(
@@ -101,18 +82,36 @@ class Clusters:
 
 
 def find_clusters(features: Features, start: Int[Tensor, " n"], n_classes: int) -> Clusters:
-    """Return clusters of images; no order of rows changes them.
+    """Return k-means of images, from the class means on; no order of rows changes it.
+
+    Memory: a block of rows, O(c d) and O(n).
 
     Args:
         features: Unit rows.
         start: The labels of zero-shot, from whose class means the centres start.
         n_classes: How many classes there are.
     """
-    order = features.content_order()
-    centres, found = class_centres(features.values[order].float(), start[order], n_classes)
-    nearest = torch.empty_like(found)
-    nearest[order] = found
+    width = features.values.shape[1]
+    blocks = _blocks(features.content_order(), max(n_classes, width))
+    nearest, sums = start, features.values.new_zeros(n_classes, width).float()
+    for rows in blocks:
+        sums.index_add_(0, start[rows], features.values[rows].float())
+    for step in range(CENTRE_STEPS + 1):
+        counts = torch.bincount(nearest, minlength=n_classes)
+        # a centre that no row is near stays out of reach
+        centres = (sums / counts[:, None]).masked_fill((counts == 0)[:, None], torch.inf)
+        before, nearest, sums = nearest, torch.empty_like(start), torch.zeros_like(sums)
+        for rows in blocks:
+            values = features.values[rows].float()
+            nearest[rows] = nearest_centre(values, centres)
+            sums.index_add_(0, nearest[rows], values)
+        if step and torch.equal(before, nearest):
+            break
     return Clusters(centres, nearest)
+
+
+def _blocks(order: Int[Tensor, " n"], width: int) -> Sequence[Int[Tensor, " b"]]:
+    return torch.split(order, max(1, BLOCK_VALUES // width))
 
 
 def n_draws(n: int, c: int, d: int) -> int:
@@ -135,7 +134,7 @@ def label_stability(
     centre, and asks which centre the moved image is nearest. Where classes are told apart well,
     and text and clusters say the same, labels stay.
 
-    Memory: O(n d).
+    Memory: a block of rows and O(n).
 
     Args:
         features: Unit rows.
@@ -145,20 +144,23 @@ def label_stability(
         draws: How often; by default 20, or fewer where there are very many images and classes.
         seed: Of the draws, which go by the images' content: no order of rows changes them.
     """
-    order = features.content_order()
-    values, asked = features.values[order].float(), labels[order]
-    centres = clusters.centres
-    residuals = values - centres[clusters.nearest[order]]
+    order, centres = features.content_order(), clusters.centres
+    kept = centres.isfinite().all(dim=1).nonzero()[:, 0]
+    near, lengths = centres[kept], centres[kept].square().sum(dim=1)
     generator = torch.Generator().manual_seed(seed)
-    kept = torch.zeros(len(values))
-    draws = draws or n_draws(len(values), *centres.shape)
+    stability = torch.zeros(len(order))
+    draws = draws or n_draws(len(order), *centres.shape)
     for _ in range(draws):
-        donors = torch.randint(max(1, len(values)), (len(values),), generator=generator)
-        moved = normalize(values + spread * residuals[donors], dim=1)
-        kept += (nearest_centre(moved, centres) == asked).cpu()
-    stability = torch.empty_like(kept)
-    stability[order] = kept / draws
-    return stability
+        donors = torch.randint(max(1, len(order)), (len(order),), generator=generator)
+        blocks = _blocks(order, max(centres.shape))
+        for rows, others in zip(blocks, _blocks(order[donors], max(centres.shape)), strict=True):
+            moved = features.values[others].float().sub_(centres[clusters.nearest[others]])
+            moved.mul_(spread).add_(features.values[rows])
+            # squared distances of the unit rows, but for what all centres share
+            size = torch.linalg.vector_norm(moved, dim=1, keepdim=True).clamp(min=1e-12)
+            distances = lengths - 2 * (moved @ near.T) / size
+            stability[rows] += (kept[distances.argmin(dim=1)] == labels[rows]).cpu()
+    return stability / draws
 
 
 def estimate_accuracy(
@@ -219,7 +221,10 @@ def average_confidence(logits: Float[Tensor, "n c"], temperature: float = 1.0) -
         logits: Of the images.
         temperature: They are divided by it.
     """
-    return (logits / temperature).softmax(dim=1).amax(dim=1).mean().item()
+    total = 0.0
+    for rows in row_blocks(*logits.shape):
+        total += (logits[rows] / temperature).softmax(dim=1).amax(dim=1).double().sum().item()
+    return total / max(1, len(logits))
 
 
 def average_thresholded_confidence(

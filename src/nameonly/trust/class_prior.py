@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nameonly.ops.selection import row_blocks
+
 STEPS = 500
 # a class that holds less than this share of an equal one counts as empty
 EMPTY = 0.1
@@ -27,12 +29,14 @@ def em_prior(probs: Float[Tensor, "n c"], steps: int = STEPS) -> Float[Tensor, "
         probs: Calibrated, of a classifier that takes all classes as equally frequent.
         steps: At most.
     """
-    exact = probs.double()
-    prior = torch.full((probs.shape[1],), 1 / probs.shape[1], dtype=torch.float64)
+    n, c = probs.shape
+    prior = torch.full((c,), 1 / c, dtype=torch.float64)
     for _ in range(steps):
-        joint = exact * prior
-        joint = joint / joint.sum(dim=1, keepdim=True).clamp(min=1e-30)
-        before, prior = prior, joint.mean(dim=0)
+        sums = torch.zeros(c, dtype=torch.float64)
+        for rows in row_blocks(n, c):
+            joint = probs[rows].double() * prior
+            sums += (joint / joint.sum(dim=1, keepdim=True).clamp(min=1e-30)).sum(dim=0)
+        before, prior = prior, sums / n
         if (prior - before).abs().max() < 1e-7:
             break
     return prior.to(probs)
@@ -51,14 +55,15 @@ def transport_prior(
         pull: 0 gives the mean of the probabilities; without bound, equal shares.
         steps: At most.
     """
-    exact = probs.double().clamp(min=1e-30)
-    n, c = exact.shape
+    n, c = probs.shape
     power = pull / (1 + pull)
     columns = torch.ones(c, dtype=torch.float64)
     shares = columns / c
     for _ in range(steps):
-        rows = (1 / n) / (exact @ columns)
-        before, sums = columns, exact.T @ rows
+        before, sums = columns, torch.zeros(c, dtype=torch.float64)
+        for rows in row_blocks(n, c):
+            exact = probs[rows].double().clamp(min=1e-30)
+            sums += exact.T @ ((1 / n) / (exact @ columns))
         columns = (1 / c / sums) ** power
         shares = columns * sums
         if (columns / before).log().abs().max() < 1e-9:

@@ -10,12 +10,16 @@ Differs: neighbours are sought among the unlabelled images themselves, at the k-
     run reports is the mean of energy and distance to the nearest centre, each standardised.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nameonly.ops.neighbours import nearest_neighbours
 from nameonly.ops.outliers import robust_bound, standardised
+from nameonly.ops.scoring import logit_blocks
+from nameonly.ops.selection import row_blocks
 from nameonly.types import Features, TextClassifier
 
 # of cosines; CLIP's concept matching does without the trained scale
@@ -27,21 +31,24 @@ SUSPECTED = 2.0
 
 def energy_score(features: Features, text: TextClassifier) -> Float[Tensor, " n"]:
     """Return the energy of the zero-shot logits: higher for images that no name fits."""
-    return -text.predict_logits(features).logsumexp(dim=1) / text.logit_scale
+    blocks = [logits.logsumexp(dim=1) for _, logits in logit_blocks(text, features)]
+    return -torch.cat(blocks) / text.logit_scale
 
 
 def concept_matching_score(
     features: Features, text: TextClassifier, temperature: float = MATCHING_TEMPERATURE
 ) -> Float[Tensor, " n"]:
     """Return one minus the largest softmax of the cosines (MCM)."""
-    cosines = text.predict_logits(features) / text.logit_scale
-    return 1 - (cosines / temperature).softmax(dim=1).amax(dim=1)
+    scale = text.logit_scale * temperature
+    blocks = [(b / scale).softmax(dim=1).amax(dim=1) for _, b in logit_blocks(text, features)]
+    return 1 - torch.cat(blocks)
 
 
 def prototype_score(features: Features, centres: Float[Tensor, "c d"]) -> Float[Tensor, " n"]:
     """Return the distance to the nearest class centre; those at infinity are no class's."""
     kept = centres[centres.isfinite().all(dim=1)]
-    return torch.cdist(features.values.float(), kept).amin(dim=1)
+    blocks = row_blocks(len(features), max(len(kept), kept.shape[1]))
+    return torch.cat([torch.cdist(features.values[b].float(), kept).amin(dim=1) for b in blocks])
 
 
 def combined_score(
@@ -79,8 +86,14 @@ def distractor_score(
     """
     if text.logit_scale != distractors.logit_scale:
         raise ValueError("classes and distractors need texts of one backbone")
-    both = [t.predict_logits(features) for t in (text, distractors)]
-    return torch.cat(both, dim=1).softmax(dim=1)[:, len(text.class_names) :].sum(dim=1)
+    both = replace(
+        text,
+        weights=torch.cat([text.weights, distractors.weights]),
+        class_names=(*text.class_names, *distractors.class_names),
+    )
+    c = len(text.class_names)
+    blocks = [b.softmax(dim=1)[:, c:].sum(dim=1) for _, b in logit_blocks(both, features)]
+    return torch.cat(blocks)
 
 
 def suspected(scores: Float[Tensor, " n"], deviations: float = SUSPECTED) -> Bool[Tensor, " n"]:

@@ -1,0 +1,35 @@
+"""Where images are read and encoded when one machine is not enough."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from nameonly.backbones import Backbone
+from nameonly.journal import OnProgress
+from nameonly.types import ImageSet, Location
+
+
+class Engine(Protocol):
+    """Reads and encodes elsewhere what the run on this machine then finds done."""
+
+    def hash_locations(
+        self, locations: Sequence[Location], on_progress: OnProgress | None
+    ) -> Iterator[tuple[str, str | None]]:
+        """Yield for each location its content id and None, or an empty id and the reason.
+
+        Raises:
+            ValueError: If the engine cannot work.
+        """
+        ...
+
+    def encode(
+        self, images: ImageSet, backbone: Backbone, cache: Path, on_progress: OnProgress | None
+    ) -> int:
+        """Put the features that the store lacks there, and return how many these were.
+
+        Images that cannot be decoded are left to the run.
+
+        Raises:
+            ValueError: If the engine cannot work.
+        """
+        ...

@@ -1,0 +1,198 @@
+"""A real cluster of two nodes gives what one machine gives, workers killed in the middle or not."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from stores import RangeWeb, free_port, web
+
+import nameonly
+from nameonly.classifier import open_backbone
+from nameonly.encoding import open_store
+from nameonly.engines.ray import RayEngine, _first_error
+from nameonly.images import open_images
+
+HERE = Path(__file__).parents[1]
+OPTIONS = ["--classes", "0,1,2,3,4,5,6,7,8,9", "--recipe", "zero_shot", "--backbone", "tiny"]
+OPTIONS += ["--batch-size", "16", "--device", "cpu", "--dtype", "float32"]
+
+
+class SlowWeb(RangeWeb):
+    """Answers as a store far away does."""
+
+    def give(self):
+        time.sleep(0.05)
+        super().give()
+
+
+def cli(spec, out, cache, *more, **environment):
+    command = [sys.executable, "-m", "nameonly", "label", *spec, *OPTIONS, *more]
+    command += ["--out", str(out), "--cache", str(cache)]
+    return subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+@pytest.fixture
+def photos(all_digits, tmp_path):
+    """100 digits, of which two are broken, and one more under a second name."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for path in sorted(all_digits[0].iterdir())[:100]:
+        shutil.copy(path, folder / path.name)
+    for name in ("digit-0007.png", "digit-0050.png"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:150])
+    shutil.copy(folder / "digit-0000.png", folder / "digit-0100.png")
+    return folder
+
+
+@pytest.fixture
+def cluster():
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    folder = tempfile.mkdtemp(prefix="ray")  # the paths of Ray's sockets must be short
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", str(HERE / "ray_cluster.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "RAY_TMPDIR": folder},
+    ) as process:
+        words = process.stdout.readline().split()
+        assert len(words) == 3, "the cluster did not start"
+        yield words[0], {int(word) for word in words[1:]}
+        process.stdin.close()
+        process.wait(60)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def workers(nodes):
+    """Return the processes of these nodes that decode or encode."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            title = (entry / "cmdline").read_bytes().decode(errors="replace")
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent in nodes and "ray::MapWorker" in title:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are found in /proc")
+def test_killed_workers_lose_nothing_and_the_labels_are_those_of_one_machine(
+    photos, cluster, tmp_path
+):
+    address, nodes = cluster
+    with web(photos, SlowWeb) as server:
+        url = f"http://127.0.0.1:{server.server_port}/digit-{{0000..0100}}.png"
+        more = ["--engine", "ray", "--workers", "1"]
+        environment = {"RAY_ADDRESS": address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        with cli([url], tmp_path / "ray", tmp_path / "cache-ray", *more, **environment) as run:
+            # every image is read once for its id, and then to be encoded
+            while len(server.handler.asked) < 101 + 20 and run.poll() is None:
+                time.sleep(0.01)
+            killed = workers(nodes)
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+            assert run.wait(500) == 0, run.stderr.read()
+        assert len(killed) >= 2
+        local = cli([url], tmp_path / "local", tmp_path / "cache-local")
+        assert local.wait(120) == 0, local.stderr.read()
+        local.stderr.close()
+    tables = [pq.read_table(tmp_path / name / "labels.parquet") for name in ("ray", "local")]
+    assert tables[0].equals(tables[1]) and len(tables[0]) == 99
+    # not one image went through the model of the process that asked
+    ids = sorted(set(tables[0]["id"].to_pylist()))
+    backbone = open_backbone("tiny", batch_size=16, device="cpu", dtype="float32")
+    stores = [open_store(tmp_path / f"cache-{n}", "images", backbone) for n in ("ray", "local")]
+    assert not stores[0].missing(ids)
+    assert torch.equal(stores[0].get(ids), stores[1].get(ids))
+    told = [json.loads((tmp_path / n / "run.json").read_text()) for n in ("ray", "local")]
+    assert told[0]["counts"] == told[1]["counts"]
+    assert told[0]["counts"]["quarantined"] == 2 and told[0]["counts"]["encoded_now"] == 98
+
+
+class Here:
+    """An engine that does in this process what others do elsewhere, and notes what it was asked."""
+
+    def __init__(self):
+        self.hashed, self.encoded = 0, 0
+
+    def hash_locations(self, locations, on_progress):
+        from nameonly.images import hash_locations
+
+        self.hashed += len(locations)
+        yield from hash_locations(locations, on_progress)
+
+    def encode(self, images, backbone, cache, on_progress):
+        from nameonly.encoding import encode_image_set
+
+        found = encode_image_set(images, backbone, cache, on_progress)
+        self.encoded += found.n_encoded
+        return found.n_encoded
+
+
+def test_a_run_finds_done_what_its_engine_did(photos, tmp_path):
+    engine, options = Here(), {"recipe": "zero_shot", "backbone": "tiny"}
+    classes = [str(digit) for digit in range(10)]
+    run = nameonly.label(photos, classes, **options, engine=engine, cache=tmp_path / "1")
+    local = nameonly.label(photos, classes, **options, cache=tmp_path / "2")
+    assert (engine.hashed, engine.encoded) == (101, 98)
+    assert run.summary["counts"] == local.summary["counts"]
+    assert run.table.equals(local.table)
+
+
+@pytest.mark.parametrize(("workers_", "gpus"), [(0, 0.0), (1, -0.5)])
+def test_an_engine_needs_workers(workers_, gpus):
+    with pytest.raises(ValueError, match="at least one worker and no negative share"):
+        RayEngine(workers_, gpus)
+
+
+def test_without_the_extra_one_error_names_it(photos, monkeypatch, tmp_path):
+    from nameonly.cli_options import engine_for
+
+    assert engine_for("local", 2, 0.0) is None
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"ray\[data\].*nameonly\[ray\]"):
+        engine_for("ray", 2, 0.0)
+    images, _ = open_images(photos)
+    with pytest.raises(ValueError, match=r"nameonly\[ray\]"):
+        RayEngine().encode(images, open_backbone("tiny"), tmp_path, None)
+
+
+def test_of_a_workers_error_the_first_is_told():
+    text = """ray::MapWorker(MapBatches(_Encoder)).submit() (pid=1, ip=127.0.0.1)
+      File "ray.py", line 1, in __call__
+    ValueError: a worker would make features of x
+
+    The above exception was the direct cause of the following exception:
+
+    ray.exceptions.UserCodeException: UDF failed to process a data block."""
+    assert _first_error(text) == "a worker would make features of x"
+    assert _first_error("no tracebacks\n  here ") == "here"
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_is_one_clear_error(photos, tmp_path):
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    more = {"RAY_ADDRESS": f"127.0.0.1:{free_port()}"}
+    with cli([str(photos)], tmp_path / "o", tmp_path / "c", "--engine", "ray", **more) as run:
+        said = run.communicate(timeout=120)[1]
+    assert run.returncode == 2
+    assert said.strip().splitlines()[-1].startswith("error: Ray: nobody answers at RAY_ADDRESS=127")
+    assert not (tmp_path / "o").exists()
