@@ -1,11 +1,14 @@
 """An audit from the first image drawn to the accuracy it shows, on real runs."""
 
 import csv
+import errno
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -198,6 +201,24 @@ def test_a_report_without_the_place_is_told_in_a_line_and_the_answers_are_kept(r
     assert "\n" not in found["report_problem"]
     assert json.loads((folder / "audit.json").read_text())["n"] == 30
     assert before == (report.read_bytes() if report.is_file() else None)
+    assert not list(folder.glob(".*"))
+
+
+def test_a_full_disk_leaves_the_old_report_and_nothing_beside_it(run, monkeypatch):
+    folder, truth = run
+    draw_audit(folder, 30)
+    fill(folder, truth)
+    before, write = (folder / "report.html").read_bytes(), Path.write_bytes
+
+    def full(path, data):
+        write(path, data[:100])
+        if "report" in path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    found = answer_audit(folder)
+    assert found["report_problem"].endswith("does not show this: No space left on device")
+    assert (folder / "report.html").read_bytes() == before
     assert not list(folder.glob(".*"))
 
 

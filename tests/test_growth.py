@@ -21,7 +21,7 @@ def child(*arguments):
 @pytest.mark.parametrize(
     ("case", "n", "bytes_per_image"),
     # features that are mapped count for nothing; own ones are read and made unit rows
-    [("store", 10_000, 1_500), ("own", 5_000, 5 * 4 * WIDTH)],
+    [("store", 10_000, 2_500), ("own", 5_000, 5 * 4 * WIDTH)],
 )
 def test_memory_grows_by_less_than_a_few_rows_an_image(tmp_path, case, n, bytes_per_image):
     most = {}

@@ -101,6 +101,20 @@ def test_centres_of_classes_without_images_are_nobodys():
     assert torch.equal(nearest_centre(features.values, found.centres), found.nearest)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 20])
+def test_clusters_are_those_of_plain_k_means(monkeypatch, steps):
+    features, truth, _ = clusters(0.3)
+    start = torch.where(torch.arange(600) % 3 > 0, truth, (truth + 1) % 4)
+    nearest = start
+    for _ in range(steps + 1):
+        centres = torch.stack([features.values[nearest == k].mean(dim=0) for k in range(4)])
+        nearest = torch.cdist(features.values, centres).argmin(dim=1)
+    monkeypatch.setattr(accuracy, "CENTRE_STEPS", steps)
+    found = find_clusters(features, start, 4)
+    torch.testing.assert_close(found.centres, centres)
+    assert torch.equal(found.nearest, nearest)
+
+
 def test_many_images_and_classes_are_moved_less_often():
     assert n_draws(1000, 10, 512) == 20
     assert n_draws(1_000_000, 1000, 768) == 5
@@ -155,6 +169,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
     found = find_clusters(features, labels, 4)
     whole = (found.centres, found.nearest, label_stability(features, found, labels, draws=3))
     confidence = average_confidence(logits)
+    assert confidence == pytest.approx(logits.softmax(dim=1).amax(dim=1).mean().item())
     seen = []
     one = accuracy.nearest_centre
 

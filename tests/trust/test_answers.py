@@ -80,6 +80,15 @@ def test_what_is_fitted_to_answers_is_not_judged_on_them():
     assert found["classwise"]["error"] > 2 * found["confidence"]["error"]
 
 
+def test_a_class_with_few_answers_keeps_its_confidence():
+    labels = (torch.arange(80) >= 70).long()
+    right = (torch.arange(80) % 2 == 0) & (labels == 0)
+    confidence = torch.where(labels == 0, 0.5, 0.9)
+    told = Answers(labels, confidence, None, torch.where(right, labels, 2), torch.ones(80))
+    # ten labels of the second class are all wrong, which nothing is fitted to
+    assert confidence_errors(told)["classwise"]["error"] > 0.9 * 10 / 80 - 1e-6
+
+
 def test_too_few_answers_say_so():
     assert confidence_errors(answered(n_checked=ENOUGH - 1)) is None
     found = confidence_errors(answered(n_checked=ENOUGH))
