@@ -1,6 +1,7 @@
 """The card of a saved classifier: what it is, where it came from, what is not known of it."""
 
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 from nameonly.classifier import Classifier
@@ -30,7 +31,7 @@ def _estimated(made: Mapping[str, Any]) -> str:
 def classifier_card(classifier: Classifier) -> str:
     """Return the card as Markdown: what the classifier says of itself."""
     names, made = classifier.label_space.class_names, classifier.made
-    listed = ", ".join(names[:SHOWN])
+    listed = escape(", ".join(names[:SHOWN]), quote=False)  # Markdown takes HTML for HTML
     if len(names) > SHOWN:
         listed += f", and {len(names) - SHOWN} more"
     backbone = classifier.backbone

@@ -23,6 +23,7 @@ from nameonly.backbones._open_clip_source import PREFIX as OPEN_CLIP
 from nameonly.backbones._prompted import PromptedBackbone
 from nameonly.decisions import Decision
 from nameonly.images import upright_rgb
+from nameonly.structured_files import read_text, shown
 from nameonly.types import Features, LabelSpace, Predictions, Scorer, TextClassifier
 
 FORMAT = 1
@@ -200,7 +201,7 @@ def load(folder: Path | str, **options: Any) -> Classifier:
             "`nameonly label` writes them into DIR/classifier"
         )
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads(read_text(folder / CONFIG))
         if config["format"] != FORMAT:
             raise ValueError(f"format {config['format']}, this version reads {FORMAT}")
         tensors = _read_tensors(folder / WEIGHTS)
@@ -210,10 +211,11 @@ def load(folder: Path | str, **options: Any) -> Classifier:
         decision = _load_decision(config["decision"])
         temperature = _positive(config.get("temperature", 1.0))
         backbone = _load_backbone(config["backbone"], options, tensors)
+        fingerprint, made = str(config["backbone"].get("fingerprint", "")), config.get("made", {})
+        if not isinstance(made, dict):
+            raise ValueError(f"'made' is expected to hold names and values, got {shown(made)}")
     except Exception as error:  # JSON, safetensors and missing keys each raise their own
         raise ValueError(f"cannot load the classifier in {folder}: {error}") from error
-    fingerprint = str(config["backbone"].get("fingerprint", ""))
-    made = config.get("made", {})
     return Classifier(backbone, scorer, decision, label_space, fingerprint, made, temperature)
 
 

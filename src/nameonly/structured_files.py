@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+# no list of classes is as large; a larger file would fill the memory before it is found wrong
+MAX_BYTES = 1 << 28
 FORMATS = {".json": "JSON", ".yaml": "YAML", ".yml": "YAML", ".toml": "TOML"}
 
 
@@ -47,9 +49,12 @@ def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file, with or without byte order mark.
 
     Raises:
-        ValueError: If the file cannot be read, is empty or is not UTF-8.
+        ValueError: If the file cannot be read, is empty or too large, or is not UTF-8.
     """
     try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ValueError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} are read")
         raw = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -157,8 +157,11 @@ def read_table(folder: Path) -> list[dict[str, Any]]:
     try:
         rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
         for row in rows:
-            _ = row["path"], row["class_name"], row["made"], row["kept"]
-    except (OSError, pa.ArrowException, KeyError) as error:
+            _ = row["class_name"], row["made"], row["kept"]
+            place = PurePosixPath(str(row["path"]).replace("\\", "/"))
+            if place.is_absolute() or ".." in place.parts:
+                raise ValueError(f"{row['path']!r} does not lie in the folder")
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); generate again into its folder") from error
     return rows
 

@@ -124,9 +124,12 @@ def _open_parquet(path: Path) -> tuple[list[str], Rows]:
     columns = list(schema.names)
 
     def rows(key: int, label: int) -> Iterator[tuple[str, str, str]]:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            wanted = [label] if key == ROW_NUMBER else [key, label]
-            table = file.read(columns=[columns[i] for i in wanted])
+        wanted = [label] if key == ROW_NUMBER else [key, label]
+        try:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                table = file.read(columns=[columns[i] for i in wanted])
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ValueError(f"{path} is a damaged parquet table: {error}") from None
         if key == ROW_NUMBER:
             keys: list[Any] = [f"{path.name}#{i}" for i in range(len(table))]
         else:
