@@ -22,7 +22,7 @@ from diffusers import (  # noqa: F401
     UNet2DConditionModel,
 )
 from diffusion_models import CLASSES, generator
-from killing import Killer, forked
+from killing import Moment, Watch
 from PIL import Image
 
 from nameonly import jobs
@@ -67,15 +67,15 @@ def backbone():
     return ClipBackbone("tiny", device="cpu", dtype="float32")
 
 
-def make(model: Path, photos: Path, out: Path, cache: Path, killer: Killer | None = None) -> Heard:
-    """Generate into a folder in this process, watched where there is a killer."""
+def make(model: Path, photos: Path, out: Path, cache: Path, watch: Watch | None = None) -> Heard:
+    """Generate into a folder in this process, which a watch may kill."""
     heard = Heard(out.with_suffix(f".{os.getpid()}"))
     wanted = Wanted(CLASSES, 2, photos, backbone=backbone(), cache=cache)
     parts = Generation(PromptTricks(("base",)), generator(model, steps=2), LEARNER)
     stage = None
-    if killer is not None:
-        stage = killer.begin
-        sys.addaudithook(killer.audit)
+    if watch is not None:
+        stage = watch.begin
+        sys.addaudithook(watch.audit)
     generate(wanted, parts, out, Journal(None, stage, heard.progress, heard.note))
     return heard
 
@@ -144,22 +144,24 @@ def kill(model: Path, photos: Path, root: Path) -> dict:
     """Kill LoRA training at three moments, resume, and compare with a run that was left alone."""
 
     def count() -> None:
-        killer = Killer()
-        make(model, photos, root / "whole", root / "c", killer)
-        (root / "steps.json").write_text(json.dumps(killer.steps["adapt"]["file"]))
+        watch = Watch(None, nobody)
+        make(model, photos, root / "whole", root / "c", watch)
+        (root / "steps.json").write_text(json.dumps(watch.operations["adapt"]))
 
-    assert forked(count) == 0
+    nobody = os.open(os.devnull, os.O_WRONLY)
+    assert ended(started(count))["code"] == 0
     steps = json.loads((root / "steps.json").read_text())
     want = lora_id(root / "whole" / "lora"), contents(root / "whole")
-    killers = {
-        "writing": Killer("adapt", "file", steps // 2),
+    watches = {
+        "writing": Watch(Moment("adapt", nth=steps // 2), nobody),
         "learning": None,
-        "clearing": Killer("adapt", "file", steps - 2),  # the LoRA is there, and its state too
+        # the LoRA is there, and its state too
+        "clearing": Watch(Moment("adapt", nth=steps - 2), nobody),
     }
     found = {}
-    for name, killer in killers.items():
+    for name, watch in watches.items():
         out, codes, heard, left = root / name, [], [], []
-        for turn in (killer, None):
+        for turn in (watch, None):
             child = started(lambda k=turn: make(model, photos, out, root / "c", k))  # noqa: B023
             told = Heard(out.with_suffix(f".{child}"))
             if name == "learning" and not codes:

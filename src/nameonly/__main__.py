@@ -1,5 +1,5 @@
 """``python -m nameonly``."""
 
-from nameonly.cli import main
+from nameonly.cli import program
 
-main()
+program()

@@ -3,6 +3,7 @@
 Exit codes: 0 done; 1 a check failed; 2 bad input; 130 stopped by Ctrl-C.
 """
 
+import atexit
 import os
 import sys
 from pathlib import Path
@@ -64,6 +65,22 @@ def main() -> None:
     except (ValueError, OSError, FloatingPointError) as error:
         say(f"error: {error}")
         sys.exit(2)
+
+
+def program() -> None:
+    """Be the program: ``main``, and where it was stopped an end without delay.
+
+    Python would first look for garbage in all that torch and transformers made, for two seconds.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if end.code != STOPPED:
+            raise
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(STOPPED)
 
 
 def _version(wanted: bool | None) -> None:
