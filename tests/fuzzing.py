@@ -5,6 +5,7 @@
 
 import json
 import os
+import resource
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-# the longest that one broken input may be looked at
-SECONDS = 20
+# the longest that one broken input may be looked at, and how far it may raise the peak of memory
+SECONDS, MEGABYTES = 20, 256
 
 
 def fuzzed(quick):
@@ -95,6 +96,10 @@ def replaced(data, path, value):
     return copy
 
 
+def peak_megabytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 @dataclass
 class Tally:
     """What became of the broken inputs of one kind.
@@ -102,6 +107,8 @@ class Tally:
     Attributes:
         input: The kind.
         refusals: What a clear refusal raises.
+        slowest: Seconds that one of them took, at most.
+        grew: Megabytes by which one of them raised the process's peak, at most.
     """
 
     input: str
@@ -110,11 +117,12 @@ class Tally:
     read: int = 0
     refused: int = 0
     slowest: float = 0.0
+    grew: float = 0.0
 
     def attempt(self, work):
-        """Do what may be refused in one way only, in bounded time; None where it was."""
+        """Do what may be refused in one way only, in bounded time and memory; None where it was."""
         self.tried += 1
-        begun = time.perf_counter()
+        begun, before = time.perf_counter(), peak_megabytes()
         try:
             found = work()
         except self.refusals as error:
@@ -124,8 +132,10 @@ class Tally:
         else:
             self.read += 1
         took = time.perf_counter() - begun
-        self.slowest = max(self.slowest, took)
+        grew = peak_megabytes() - before
+        self.slowest, self.grew = max(self.slowest, took), max(self.grew, grew)
         assert took < SECONDS, f"{took:.1f} s for one input"
+        assert grew < MEGABYTES, f"{grew:.0f} MB for one input"
         return found
 
     def write(self):
