@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -49,3 +51,9 @@ def test_fields_agree_on_where_the_ink_is(character):
 def test_small_letter_counts_as_high_as_a_zero():
     heights = {c: distance_fields("cmr10", c)[2] for c in "0xW"}
     assert heights["x"] == heights["0"] < heights["W"]
+
+
+def test_without_the_fonts_one_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ValueError, match=r"matplotlib is needed .*nameonly\[tiny\]"):
+        distance_fields.__wrapped__("DejaVuSans", "a")

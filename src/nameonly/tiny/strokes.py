@@ -3,11 +3,12 @@
 from functools import cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float32
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage  # type: ignore[import-untyped]
+
+from nameonly.extras import import_extra
 
 CANVAS = 64
 FONT_SIZE = 48
@@ -21,6 +22,9 @@ def distance_fields(
 
     Distances are in canvas pixels, negative inside. The extent is never below a zero's height, so
     that a small letter stays small.
+
+    Raises:
+        ValueError: If matplotlib, which ships the fonts, is not installed.
     """
     fine, _ = _mask(font, character, 2)
     signed = ndimage.distance_transform_edt(~fine) - ndimage.distance_transform_edt(fine)
@@ -33,7 +37,8 @@ def distance_fields(
 
 def _mask(font: str, character: str, scale: int) -> tuple[Bool[np.ndarray, "h w"], float]:
     """Return where the centred glyph is, and the larger side of its box."""
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{font}.ttf"
+    shipped = import_extra("matplotlib", "matplotlib", "tiny").get_data_path()
+    path = Path(shipped) / "fonts" / "ttf" / f"{font}.ttf"
     face = ImageFont.truetype(str(path), FONT_SIZE * scale)
     left, top, right, bottom = face.getbbox(character)
     side = CANVAS * scale
