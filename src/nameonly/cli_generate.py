@@ -10,9 +10,13 @@ from nameonly.cli_options import (
     Cache,
     Device,
     Dtype,
+    EngineName,
+    GpusPerWorker,
     Json,
     Out,
     Seed,
+    Workers,
+    engine_for,
     open_for,
     print_json,
 )
@@ -55,6 +59,9 @@ def generate(
     cache: Cache = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    engine: EngineName = "local",
+    workers: Workers = 2,
+    gpus_per_worker: GpusPerWorker = 0.0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show prompts and counts; writes nothing.")
     ] = False,
@@ -82,6 +89,7 @@ def generate(
         given,
         open_for(adapt_to, backbone, **loading) if needs_backbone else None,
         unadapted=unadapted,
+        engine=engine_for(engine, workers, gpus_per_worker),
         **({} if cache is None else {"cache": cache}),
     )
     with Console(quiet=as_json) as console:

@@ -24,9 +24,9 @@ Dtype = Annotated[
 BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
 EngineName = Annotated[
     Literal["local", "ray"],
-    typer.Option("--engine", help="Where images are read and encoded: here, or by Ray's workers."),
+    typer.Option("--engine", help="Where images are read, encoded or drawn: here, or by Ray's."),
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Of --engine ray: processes that encode.")]
+Workers = Annotated[int, typer.Option(min=1, help="Of --engine ray: processes at once.")]
 GpusPerWorker = Annotated[float, typer.Option(min=0, help="Of --engine ray: GPUs of each.")]
 Images = Annotated[
     list[str],

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from PIL import Image
 from nameonly import methods
 from nameonly.backbones import Backbone
 from nameonly.encoding import build_text_classifier, features_in_order
+from nameonly.engines import Engine
 from nameonly.generating import (
     Adaptation,
     Captions,
@@ -102,6 +103,8 @@ class Wanted:
         cache: Folder of the feature stores.
         unadapted: How many images of each class are also made before the model is adapted, of the
             same requests, so that the page can tell what the adaptation changed; 0 for none.
+        engine: Reads and encodes the images to adapt to, and draws, on other machines; this process
+            does it all without one.
     """
 
     label_space: LabelSpace
@@ -111,6 +114,7 @@ class Wanted:
     backbone: Backbone | None = None
     cache: Path = field(default_factory=default_cache)
     unadapted: int = 20
+    engine: Engine | None = None
 
     def __post_init__(self) -> None:
         if self.given is not None and self.adapt_to is None:
@@ -200,12 +204,13 @@ def _made(
         captions, real = captioned(wanted, parts.pseudo_labels, journal)
         n = int((captions.labels.labels >= 0).sum())
         adaptation = _adaptation(wanted, parts, requests, out, n)
-    with journal.stage("estimate"):
-        foretell(journal.listener, parts.text_to_image, requests, out, adaptation)
+    if wanted.engine is None:  # what is tried here says nothing of other machines
+        with journal.stage("estimate"):
+            foretell(journal.listener, parts.text_to_image, requests, out, adaptation)
     if compared:
         with journal.stage("draw unadapted"):
             plain = replace(parts.text_to_image, lora="")  # not kept beside the weights in training
-            plain.generate(compared, out / UNADAPTED, journal.on_progress)
+            _draw(wanted, plain, compared, out / UNADAPTED, journal)
             del plain
     if captions is not None:
         with journal.stage("adapt"):
@@ -214,7 +219,7 @@ def _made(
             )
         parts = replace(parts, text_to_image=generator)
     with journal.stage("generate"):
-        made = parts.text_to_image.generate(requests, out, journal.on_progress)
+        made = _draw(wanted, parts.text_to_image, requests, out, journal)
     if parts.filter is not None:
         with journal.stage("filter"):
             made = _filter(wanted, parts.filter, out)
@@ -222,6 +227,18 @@ def _made(
         _report(wanted, made, real, out)
     made.labels(wanted.label_space)  # no class may be empty
     return made
+
+
+def _draw(
+    wanted: Wanted,
+    generator: TextToImage,
+    requests: Sequence[ImageRequest],
+    out: Path,
+    journal: Journal,
+) -> SyntheticImages:
+    """Draw here or on other machines."""
+    elsewhere = None if wanted.engine is None else partial(wanted.engine.draw, generator)
+    return generator.generate(requests, out, journal.on_progress, elsewhere)
 
 
 def _adaptation(
@@ -259,7 +276,8 @@ def captioned(
         ValueError: If there is no image, or given labels fit none.
     """
     assert wanted.backbone is not None and wanted.adapt_to is not None
-    inputs = read_inputs(wanted.adapt_to, wanted.backbone, wanted.cache, journal)
+    engine = wanted.engine
+    inputs = read_inputs(wanted.adapt_to, wanted.backbone, wanted.cache, journal, engine=engine)
     images, features, known = inputs.distinct_images(), inputs.features, None
     if images is None:
         raise ValueError("the model is adapted to images, not to a file of features")

@@ -14,13 +14,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from diffusion_models import CLASSES, generator, new_model, requests
 from stores import RangeWeb, free_port, web
 
 import nameonly
 from nameonly.classifier import open_backbone
 from nameonly.encoding import open_store
-from nameonly.engines.ray import RayEngine, _first_error
+from nameonly.engines.ray import RayEngine, _Drawer, _first_error
+from nameonly.generation import Generation, Wanted, generate
 from nameonly.images import open_images
+from nameonly.synthetic import read_table
 
 HERE = Path(__file__).parents[1]
 OPTIONS = ["--classes", "0,1,2,3,4,5,6,7,8,9", "--recipe", "zero_shot", "--backbone", "tiny"]
@@ -36,10 +39,12 @@ class SlowWeb(RangeWeb):
 
 
 def cli(spec, out, cache, *more, **environment):
-    command = [sys.executable, "-m", "nameonly", "label", *spec, *OPTIONS, *more]
-    command += ["--out", str(out), "--cache", str(cache)]
+    return program("label", *spec, *OPTIONS, *more, "--out", out, "--cache", cache, **environment)
+
+
+def program(*words, **environment):
     return subprocess.Popen(
-        command,
+        [sys.executable, "-m", "nameonly", *map(str, words)],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
@@ -59,7 +64,7 @@ def photos(all_digits, tmp_path):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster():
     pytest.importorskip("ray", reason="the extra ray is not installed")
     folder = tempfile.mkdtemp(prefix="ray")  # the paths of Ray's sockets must be short
@@ -127,11 +132,37 @@ def test_killed_workers_lose_nothing_and_the_labels_are_those_of_one_machine(
     assert told[0]["counts"]["quarantined"] == 2 and told[0]["counts"]["encoded_now"] == 98
 
 
+def pictures(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.webp")}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_images_drawn_on_a_cluster_are_those_of_one_machine(cluster, tmp_path):
+    words = ["generate", "-c", "zero,one,two", "--model", "tiny", "--per-class", 3, "--tricks"]
+    words += ["base", "--device", "cpu", "--dtype", "float32", "--set", "text_to_image.steps=2"]
+    words += ["--set", "text_to_image.batch_size=4", "--json"]
+    environment = {"RAY_ADDRESS": cluster[0], "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    more = ["--engine", "ray", "--workers", 2, "--out", tmp_path / "ray"]
+    with program(*words, *more, **environment) as run:
+        assert run.wait(400) == 0, run.stderr.read()
+    with program(*words, "--out", tmp_path / "local") as run:
+        assert run.wait(120) == 0, run.stderr.read()
+    assert len(pictures(tmp_path / "ray")) == 9
+    assert pictures(tmp_path / "ray") == pictures(tmp_path / "local")
+    assert read_table(tmp_path / "ray") == read_table(tmp_path / "local")
+
+
 class Here:
     """An engine that does in this process what others do elsewhere, and notes what it was asked."""
 
     def __init__(self):
-        self.hashed, self.encoded = 0, 0
+        self.hashed, self.encoded, self.drawn = 0, 0, []
+
+    def draw(self, generator, pieces):
+        for batch, lacking in pieces:
+            self.drawn.append((len(batch), len(lacking)))
+            yield generator.drawn(batch, lacking)
 
     def hash_locations(self, locations, on_progress):
         from nameonly.images import hash_locations
@@ -155,6 +186,32 @@ def test_a_run_finds_done_what_its_engine_did(photos, tmp_path):
     assert (engine.hashed, engine.encoded) == (101, 98)
     assert run.summary["counts"] == local.summary["counts"]
     assert run.table.equals(local.table)
+
+
+def test_a_generation_draws_where_its_engine_does(tmp_path):
+    engine, model = Here(), new_model(tmp_path / "model")
+    parts = Generation(text_to_image=generator(model, batch_size=4))
+    wanted = Wanted(CLASSES, 2)
+    generate(wanted, parts, tmp_path / "here")
+    missing = sorted((tmp_path / "here").rglob("*.webp"))[0].relative_to(tmp_path / "here")
+    generate(Wanted(CLASSES, 2, engine=engine), parts, tmp_path / "there")
+    assert sum(lacking for _, lacking in engine.drawn) == 2 * len(CLASSES)
+    (tmp_path / "there" / missing).unlink()
+    engine.drawn.clear()
+    generate(Wanted(CLASSES, 2, engine=engine), parts, tmp_path / "there")
+    assert [lacking for _, lacking in engine.drawn] == [1], "only what is lacking, in its batch"
+    assert pictures(tmp_path / "there") == pictures(tmp_path / "here")
+    assert read_table(tmp_path / "there") == read_table(tmp_path / "here")
+
+
+def test_a_worker_with_another_model_stops_the_run(tmp_path):
+    made = generator(new_model(tmp_path / "model"))
+    (batch,) = (list(requests(1)),)
+    piece = {"piece": [(batch, [0])]}
+    ((row, pixels),) = _Drawer(made, made.facts)(piece)["drawn"][0]
+    assert row["number"] == 0 and pixels.shape[2] == 3
+    with pytest.raises(ValueError, match="a worker would make images by"):
+        _Drawer(made, {**made.facts, "revision": "another"})(piece)
 
 
 @pytest.mark.parametrize(("workers_", "gpus"), [(0, 0.0), (1, -0.5)])

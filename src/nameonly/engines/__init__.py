@@ -1,16 +1,19 @@
-"""Where images are read and encoded when one machine is not enough."""
+"""Where images are read, encoded and drawn when one machine is not enough."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nameonly.backbones import Backbone
 from nameonly.journal import OnProgress
+from nameonly.synthesis._drawing import Drawn, Piece
+from nameonly.synthesis.text_to_image import TextToImage
 from nameonly.types import ImageSet, Location
 
 
+@runtime_checkable
 class Engine(Protocol):
-    """Reads and encodes elsewhere what the run on this machine then finds done."""
+    """Reads, encodes and draws elsewhere what the run on this machine then finds done."""
 
     def hash_locations(
         self, locations: Sequence[Location], on_progress: OnProgress | None
@@ -28,6 +31,14 @@ class Engine(Protocol):
         """Put the features that the store lacks there, and return how many these were.
 
         Images that cannot be decoded are left to the run.
+
+        Raises:
+            ValueError: If the engine cannot work.
+        """
+        ...
+
+    def draw(self, generator: TextToImage, pieces: Sequence[Piece]) -> Iterator[Drawn]:
+        """Yield for each piece, in their order, what ``generator.drawn`` returns here.
 
         Raises:
             ValueError: If the engine cannot work.

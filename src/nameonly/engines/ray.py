@@ -1,4 +1,4 @@
-"""Reading and encoding with Ray Data, on this machine or a cluster; needs the extra ``ray``.
+"""Reading, encoding and drawing with Ray Data, on this machine or more; needs the extra ``ray``.
 
 Batches are made as on one machine: the readable images that the store lacks, in order of id, in
 pieces of the backbone's batch size. Features come to this process, which alone writes the store.
@@ -27,6 +27,8 @@ from nameonly.extras import import_extra
 from nameonly.images import ROWS_AT_ONCE, BadImageError, hash_locations, load_as
 from nameonly.journal import OnProgress
 from nameonly.store import FeatureStore
+from nameonly.synthesis._drawing import Drawn, Piece
+from nameonly.synthesis.text_to_image import TextToImage
 from nameonly.types import ImageSet, Location
 
 SECONDS_TO_ANSWER = 10.0
@@ -36,14 +38,14 @@ _ERROR = re.compile(r"[\w.]+(Error|Exception): ")
 
 @dataclass(frozen=True)
 class RayEngine:
-    """Spreads reading and encoding over the workers of Ray.
+    """Spreads reading, encoding and drawing over the workers of Ray.
 
     ``RAY_ADDRESS`` names the cluster ("auto" for this machine's); without it, one is started that
     ends with the process and is reached from this machine alone.
 
     Attributes:
-        workers: Processes that decode, and as many that encode.
-        gpus_per_worker: Of each that encodes; may be a fraction.
+        workers: Processes that decode, and as many that encode; or that draw.
+        gpus_per_worker: Of each that encodes or draws; may be a fraction.
     """
 
     workers: int = 2
@@ -129,6 +131,30 @@ class RayEngine:
         batches = encoded.iter_batches(batch_size=None, batch_format="numpy")
         yield from (batch for batch in batches if len(batch.get("id", ())))
 
+    def draw(self, generator: TextToImage, pieces: Sequence[Piece]) -> Iterator[Drawn]:
+        """Yield for each piece, in their order, what ``generator.drawn`` returns here.
+
+        Raises:
+            ValueError: If Ray is not installed or cannot work, a worker has another model, or
+                images are not finite.
+        """
+        if not pieces:
+            return
+        facts = generator.facts
+        fields = {"dtype": facts["dtype"], "device": "cuda" if self.gpus_per_worker else "cpu"}
+        items = [{"piece": piece} for piece in pieces]
+        with _cluster() as ray:
+            work = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+                _Drawer,
+                fn_constructor_args=(replace(generator, **fields), facts),
+                batch_size=1,
+                num_cpus=1,
+                num_gpus=self.gpus_per_worker,
+                compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(items))),
+            )
+            for batch in work.iter_batches(batch_size=None, batch_format="numpy"):
+                yield from batch["drawn"]
+
 
 def _items(images: ImageSet, wanted: Sequence[str]) -> list[dict[str, Any]]:
     """Return an id and all the places of its bytes for each image that is wanted."""
@@ -198,6 +224,25 @@ class _Encoder:
             )
         pixels = torch.from_numpy(np.array(batch["pixels"]))
         return {"id": batch["id"], "values": self._backbone.encode_pixels(pixels).numpy()}
+
+
+class _Drawer:
+    """Draws batches, once the worker's model is known to be the run's."""
+
+    def __init__(self, generator: TextToImage, facts: Mapping[str, Any]) -> None:
+        self._generator, self._wanted = generator, dict(facts)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        made = self._generator.facts
+        if made != self._wanted:
+            raise ValueError(
+                f"a worker would make images by {made}, this machine asks for {self._wanted}; put "
+                "the same model everywhere"
+            )
+        found = np.empty(len(batch["piece"]), dtype=object)
+        for i, (requests, lacking) in enumerate(batch["piece"]):
+            found[i] = self._generator.drawn(requests, lacking)
+        return {"drawn": found}
 
 
 class _Writer:

@@ -1,14 +1,14 @@
 """Makes the images of requests in a folder: batches, resumption, redrawing, the table."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from nameonly.synthesis._locks import held
 from nameonly.synthetic import (
@@ -35,6 +35,11 @@ LOCK = ".lock"
 # how the model was named says nothing of what it is: its revision does
 SPELLING = "model"
 Draw = Callable[[Sequence[ImageRequest]], tuple[Float[np.ndarray, "b h w 3"], list[bool]]]
+# a batch, and the places in it of the images that a folder lacks
+Piece = tuple[list[ImageRequest], list[int]]
+# their rows, and their pixels where there is anything to see
+Drawn = list[tuple[dict[str, Any], UInt8[np.ndarray, "h w 3"] | None]]
+DrawAll = Callable[[Sequence[Piece]], Iterator[Drawn]]
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,13 @@ class Drawing:
         folder: Path,
         requests: Sequence[ImageRequest],
         on_progress: Callable[[int, int], None] | None = None,
+        draw_all: DrawAll | None = None,
     ) -> SyntheticImages:
         """Make every image that the folder lacks, then the table.
 
         Batches are cut from the whole list, so that a run that resumes makes an image among the
         same neighbours, to the same bytes. Images that only an earlier call asked for stay, and the
-        table says so.
+        table says so. ``draw_all`` does elsewhere, in this order, what ``drawn`` does here.
 
         Raises:
             ValueError: If there is nothing to make, the folder holds other images in these places,
@@ -76,7 +82,7 @@ class Drawing:
         if not requests:
             raise ValueError("there are no requests to make images of")
         with held(folder / LOCK):
-            rows = self._rows(folder, requests, on_progress or _ignore)
+            rows = self._rows(folder, requests, on_progress or _ignore, draw_all or self._all)
             unasked = unasked_rows(folder, {row["path"] for row in rows})
             write_table([*rows, *unasked], folder)
             return read_synthetic(folder)[0]
@@ -96,22 +102,30 @@ class Drawing:
             if any(rows[i] is None for i in batch)
         ]
 
+    def _all(self, pieces: Sequence[Piece]) -> Iterator[Drawn]:
+        return (self.drawn(*piece) for piece in pieces)
+
     def _rows(
         self,
         folder: Path,
         requests: Sequence[ImageRequest],
         on_progress: Callable[[int, int], None],
+        draw_all: DrawAll,
     ) -> list[dict[str, Any]]:
         rows = self._there(folder, requests)
         done = sum(row is not None for row in rows)
+        wanted = []
         for batch in batches(requests, self.batch_size):
-            lacking = [k for k, i in enumerate(batch) if rows[i] is None]
-            if lacking:
-                made = self._make(folder, [requests[i] for i in batch], lacking)
-                for k, row in made.items():
-                    rows[batch[k]] = row
-                done += len(lacking)
-                on_progress(done, len(requests))
+            if lacking := [k for k, i in enumerate(batch) if rows[i] is None]:
+                wanted.append((batch, lacking))
+        pieces = [([requests[i] for i in batch], lacking) for batch, lacking in wanted]
+        for (batch, lacking), drawn in zip(wanted, draw_all(pieces), strict=True):
+            with ThreadPoolExecutor(WRITERS) as pool:
+                list(pool.map(lambda made: _write(folder, *made), drawn))
+            for k, (row, _) in zip(lacking, drawn, strict=True):
+                rows[batch[k]] = row
+            done += len(lacking)
+            on_progress(done, len(requests))
         return [row for row in rows if row is not None]
 
     def _row(self, request: ImageRequest) -> dict[str, Any]:
@@ -146,37 +160,35 @@ class Drawing:
             )
         return found
 
-    def _make(
-        self, folder: Path, batch: Sequence[ImageRequest], lacking: Sequence[int]
-    ) -> dict[int, dict[str, Any]]:
-        """Make one batch, write the images that the folder lacks, and return their rows."""
+    def drawn(self, batch: Sequence[ImageRequest], lacking: Sequence[int]) -> Drawn:
+        """Draw one batch, and return what is lacking of it.
+
+        Raises:
+            FloatingPointError: If values are not finite.
+        """
         rows = {i: self._row(batch[i]) | {"draws": 0, "unsafe_draws": 0} for i in lacking}
-        left, drawn = list(lacking), list(range(len(batch)))
+        pixels: dict[int, np.ndarray] = {}
+        again = list(range(len(batch)))
         for turn in range(self.draws):
-            again = [replace(batch[i], seed=batch[i].seed + turn * NEXT_DRAW) for i in drawn]
-            values, refused = self.draw(again)
+            seeds = [replace(batch[i], seed=batch[i].seed + turn * NEXT_DRAW) for i in again]
+            values, refused = self.draw(seeds)
             self._check_finite(values)
-            ready = []
-            for picture, unsafe, i in zip(values, refused, drawn, strict=True):
-                if i not in left:
+            for picture, unsafe, i in zip(values, refused, again, strict=True):
+                if i not in rows:
                     continue
                 rows[i]["draws"] += 1
                 rows[i]["unsafe_draws"] += int(unsafe)
                 if not unsafe and np.ptp(picture, axis=(0, 1)).max() >= BLANK:
                     rows[i] |= {"made": True, "kept": True, "reason": ""}
-                    pixels = np.rint(picture * 255).astype(np.uint8)
-                    ready.append((pixels, folder / rows[i]["path"], rows[i]))
-                    left.remove(i)
-            with ThreadPoolExecutor(WRITERS) as pool:
-                list(pool.map(lambda file: write_image(*file), ready))
-            drawn = list(left)
-            if not drawn:
+                    pixels[i] = np.rint(picture * 255).astype(np.uint8)
+            again = [i for i in lacking if i not in pixels]
+            if not again:
                 break
-        for i in left:
+        for i in again:
             why = "refused by the safety checker" if rows[i]["unsafe_draws"] else "blank"
             reason = f"{why} in {self.draws} draws"
             rows[i] |= {"made": False, "kept": False, "reason": reason}
-        return rows
+        return [(rows[i], pixels.get(i)) for i in lacking]
 
     def _check_finite(self, values: Float[np.ndarray, "b h w 3"]) -> None:
         if not np.isfinite(values).all():
@@ -184,6 +196,11 @@ class Drawing:
                 f"the model {self.facts['model']!r} made images that are not finite in "
                 f"{self.facts['dtype']}; use bfloat16 or float32"
             )
+
+
+def _write(folder: Path, row: dict[str, Any], pixels: UInt8[np.ndarray, "h w 3"] | None) -> None:
+    if pixels is not None:
+        write_image(pixels, folder / row["path"], row)
 
 
 def batches(requests: Sequence[ImageRequest], size: int) -> list[list[int]]:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from nameonly.backbones._devices import choose_device, choose_dtype
 from nameonly.synthesis._adaptation import lora_id
-from nameonly.synthesis._drawing import Drawing
+from nameonly.synthesis._drawing import DrawAll, Drawing, Drawn
 from nameonly.synthesis._pipelines import (
     PromptEncoder,
     Scheduler,
@@ -120,11 +120,18 @@ class TextToImage:
         requests: Sequence[ImageRequest],
         folder: Path,
         on_progress: Callable[[int, int], None] | None = None,
+        draw_all: DrawAll | None = None,
     ) -> SyntheticImages:
         """Make every image that the folder lacks, then its table; the same call resumes.
 
         The same request gives the same bytes in batches of the same shape, and values within 2/255
         in others (measured in float32 on a CPU).
+
+        Args:
+            requests: What to make.
+            folder: Of the images.
+            on_progress: Called with the images there and in all.
+            draw_all: Draws batches elsewhere, as ``drawn`` does here; None draws here.
 
         Raises:
             ValueError: If the model cannot be had, the LoRA is another model's, no image could be
@@ -132,7 +139,19 @@ class TextToImage:
             FloatingPointError: If images are not finite.
             OSError: If an image cannot be written.
         """
-        return self._drawing().into(folder, requests, on_progress)
+        return self._drawing().into(folder, requests, on_progress, draw_all)
+
+    def drawn(self, batch: Sequence[ImageRequest], lacking: Sequence[int]) -> Drawn:
+        """Make a batch; return rows and pixels of some of it, None where there is only a blank.
+
+        Args:
+            batch: Requests of one guidance scale.
+            lacking: Places in it of what is returned.
+
+        Raises:
+            FloatingPointError: If images are not finite.
+        """
+        return self._drawing().drawn(batch, lacking)
 
     def seconds(self, requests: Sequence[ImageRequest], folder: Path | None) -> float:
         """Return about how long ``generate`` takes for what a folder lacks; None lacks all.
