@@ -5,7 +5,8 @@ uv run python benchmarks/faults.py --fuzz 10000
 
 Stages and their lengths are those of an undisturbed run, as its journal tells them. A stage of a
 tenth of a second or more is hit at a fifth, a half and four fifths of its time and at the middle
-one of its file operations; a shorter one at its first, middle and last file operation. ``--fuzz``
+one of its file operations; a shorter one at its first, middle and last file operation, which may be
+the same one, and by the clock where it has none. ``--fuzz``
 runs tests/fuzz with so many examples a test instead.
 """
 
@@ -76,7 +77,7 @@ SCENARIOS: list[dict[str, Any]] = [
     {
         "name": "generate",
         "argv": [*GENERATE, "--out", "{work}/new"],
-        "same": ["new/synthetic.parquet", "new/images/**/*.png", "new/lora/*.safetensors"],
+        "same": ["new/synthetic.parquet", "new/images/**/*.webp", "new/lora/*.safetensors"],
         "whole": ["new/report.html", "new/synthetic.parquet"],
     },
     {

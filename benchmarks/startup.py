@@ -20,7 +20,7 @@ from results import write
 from nameonly.tiny import MODEL
 from nameonly.tiny.digits import CLASS_NAMES, export
 
-RUNS = 15
+RUNS = 7
 N_IMAGES = 10
 BARE_MODEL = """
 import sys
