@@ -6,8 +6,8 @@ uv run python benchmarks/faults.py --fuzz 10000
 Stages and their lengths are those of an undisturbed run, as its journal tells them. A stage of a
 tenth of a second or more is hit at a fifth, a half and four fifths of its time and at the middle
 one of its file operations; a shorter one at its first, middle and last file operation, which may be
-the same one, and by the clock where it has none. ``--fuzz``
-runs tests/fuzz with so many examples a test instead.
+the same one, and by the clock where it has none. ``--fuzz`` runs tests/fuzz with so many examples a
+test instead.
 """
 
 import argparse

@@ -206,8 +206,7 @@ def test_a_generation_draws_where_its_engine_does(tmp_path):
 
 def test_a_worker_with_another_model_stops_the_run(tmp_path):
     made = generator(new_model(tmp_path / "model"))
-    (batch,) = (list(requests(1)),)
-    piece = {"piece": [(batch, [0])]}
+    piece = {"piece": [(list(requests(1)), [0])]}
     ((row, pixels),) = _Drawer(made, made.facts)(piece)["drawn"][0]
     assert row["number"] == 0 and pixels.shape[2] == 3
     with pytest.raises(ValueError, match="a worker would make images by"):
