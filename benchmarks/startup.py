@@ -40,17 +40,20 @@ print(found.logits_per_image.argmax(dim=1).tolist())
 
 def commands(photos: Path, work: Path) -> dict[str, list[str]]:
     """Return what is timed, as arguments of Python; ``{run}`` is another name each time."""
+
+    def folders(out: str, cache: str) -> list[str]:
+        return ["--out", str(work / out), "--cache", str(work / cache)]
+
     names = ",".join(CLASS_NAMES)
     label = ["-m", "nameonly", "label", str(photos), "--classes", names, "--backbone", "tiny"]
-    label += ["--out", str(work / "out{run}"), "--cache"]
     return {
         "bare Python": ["-c", "pass"],
         "nameonly --help": ["-m", "nameonly", "--help"],
         "import nameonly": ["-c", "import nameonly"],
         "import torch": ["-c", "import torch"],
         "bare model": ["-c", BARE_MODEL, str(MODEL), str(photos), names],
-        "label, nothing cached": [*label, str(work / "cache{run}")],
-        "label, features cached": [*label, str(work / "cache")],
+        "label, nothing cached": [*label, *folders("first{run}", "cache{run}")],
+        "label, features cached": [*label, *folders("again{run}", "cache")],
     }
 
 
