@@ -42,9 +42,10 @@ def cli(spec, out, cache, *more, **environment):
     return program("label", *spec, *OPTIONS, *more, "--out", out, "--cache", cache, **environment)
 
 
-def program(*words, **environment):
+def program(*words, cwd=None, **environment):
     return subprocess.Popen(
         [sys.executable, "-m", "nameonly", *map(str, words)],
+        cwd=cwd,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
@@ -139,14 +140,19 @@ def pictures(folder):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_images_drawn_on_a_cluster_are_those_of_one_machine(cluster, tmp_path):
-    words = ["generate", "-c", "zero,one,two", "--model", "tiny", "--per-class", 3, "--tricks"]
+    new_model(tmp_path / "model")  # named by a path that means nothing where the workers stand
+    words = ["generate", "-c", "zero,one,two", "--model", "model", "--per-class", 3, "--tricks"]
     words += ["base", "--device", "cpu", "--dtype", "float32", "--set", "text_to_image.steps=2"]
     words += ["--set", "text_to_image.batch_size=4", "--json"]
-    environment = {"RAY_ADDRESS": cluster[0], "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    more = ["--engine", "ray", "--workers", 2, "--out", tmp_path / "ray"]
+    environment = {
+        "cwd": tmp_path,
+        "RAY_ADDRESS": cluster[0],
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
+    more = ["--engine", "ray", "--workers", 2, "--out", "ray"]
     with program(*words, *more, **environment) as run:
         assert run.wait(400) == 0, run.stderr.read()
-    with program(*words, "--out", tmp_path / "local") as run:
+    with program(*words, "--out", "local", cwd=tmp_path) as run:
         assert run.wait(120) == 0, run.stderr.read()
     assert len(pictures(tmp_path / "ray")) == 9
     assert pictures(tmp_path / "ray") == pictures(tmp_path / "local")
@@ -207,10 +213,10 @@ def test_a_generation_draws_where_its_engine_does(tmp_path):
 def test_a_worker_with_another_model_stops_the_run(tmp_path):
     made = generator(new_model(tmp_path / "model"))
     piece = {"piece": [(list(requests(1)), [0])]}
-    ((row, pixels),) = _Drawer(made, made.facts)(piece)["drawn"][0]
+    ((row, pixels),) = _Drawer(made, made.facts, Path.cwd())(piece)["drawn"][0]
     assert row["number"] == 0 and pixels.shape[2] == 3
     with pytest.raises(ValueError, match="a worker would make images by"):
-        _Drawer(made, {**made.facts, "revision": "another"})(piece)
+        _Drawer(made, {**made.facts, "revision": "another"}, Path.cwd())(piece)
 
 
 @pytest.mark.parametrize(("workers_", "gpus"), [(0, 0.0), (1, -0.5)])

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ class RayEngine:
         n_blocks = -(-len(items) // backbone.batch_size)
         decoded = ray.data.from_items(items, override_num_blocks=n_blocks).map_batches(
             _Decoder,
-            fn_constructor_args=(portable,),
+            fn_constructor_args=(portable, Path.cwd()),
             batch_size=backbone.batch_size,
             num_cpus=1,
             compute=pool,
@@ -122,7 +122,7 @@ class RayEngine:
         cut = decoded.repartition(target_num_rows_per_block=backbone.batch_size, strict=True)
         encoded = cut.map_batches(
             _Encoder,
-            fn_constructor_args=(portable, key),
+            fn_constructor_args=(portable, key, Path.cwd()),
             batch_size=None,
             num_cpus=1,
             num_gpus=self.gpus_per_worker,
@@ -146,7 +146,7 @@ class RayEngine:
         with _cluster() as ray:
             work = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
                 _Drawer,
-                fn_constructor_args=(replace(generator, **fields), facts),
+                fn_constructor_args=(replace(generator, **fields), facts, Path.cwd()),
                 batch_size=1,
                 num_cpus=1,
                 num_gpus=self.gpus_per_worker,
@@ -173,6 +173,12 @@ def _portable(backbone: Backbone, gpus: float) -> Any:
     return replace(backbone, **fields)  # type: ignore[type-var]
 
 
+def _stand_in(folder: Path) -> None:
+    """Let relative paths, of a model or a LoRA, mean what they mean to the process that asked."""
+    with suppress(OSError):  # a machine that lacks the folder finds models in its own cache
+        os.chdir(folder)
+
+
 def _hash(batch: dict[str, Any]) -> dict[str, Any]:
     places = [place for block in batch["places"] for place in block]
     ids, problems = zip(*hash_locations(places, None), strict=True)
@@ -182,7 +188,8 @@ def _hash(batch: dict[str, Any]) -> dict[str, Any]:
 class _Decoder:
     """Reads, decodes and preprocesses; leaves out what cannot be decoded."""
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, folder: Path) -> None:
+        _stand_in(folder)
         self._backbone = backbone
         # gives a batch without images the shape of the others
         self._none = backbone.preprocess(Image.new("RGB", (32, 32))).numpy()
@@ -212,7 +219,8 @@ class _Decoder:
 class _Encoder:
     """Encodes a batch, once the worker's model is known to be the run's."""
 
-    def __init__(self, backbone: Backbone, key: Mapping[str, str]) -> None:
+    def __init__(self, backbone: Backbone, key: Mapping[str, str], folder: Path) -> None:
+        _stand_in(folder)
         self._backbone, self._wanted = backbone, dict(key)
         self._made = dict(backbone.image_key)
 
@@ -229,7 +237,8 @@ class _Encoder:
 class _Drawer:
     """Draws batches, once the worker's model is known to be the run's."""
 
-    def __init__(self, generator: TextToImage, facts: Mapping[str, Any]) -> None:
+    def __init__(self, generator: TextToImage, facts: Mapping[str, Any], folder: Path) -> None:
+        _stand_in(folder)
         self._generator, self._wanted = generator, dict(facts)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
