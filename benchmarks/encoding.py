@@ -1,12 +1,15 @@
 """Image files to features: nameonly beside plain loops and the limit, ViT-B/32 shape, one run.
 
-uv run python benchmarks/encoding.py [--images 5000] [--large 1000] [--repeats 3] [--variants]
+uv run python benchmarks/encoding.py [--images 5000] [--large 1000] [--parts 20] [--variants]
 
-Peers are (a) open_clip as its README shows it, one image at a time, and the same in batches, and
-(b) the zero-shot pipeline of transformers. Each is beside nameonly with the very same weights; they
-are random: this is about speed, and about the same features. The limit is one over the sum of what
-decoding with preprocessing and the bare model take by themselves with all threads, for they share
-the cores. Files are CIFAR-10's JPEGs, and mosaics of them of 640 x 480.
+Peers are (a) open_clip as its README shows it, one image at a time, and the same in batches,
+(b) the zero-shot pipeline of transformers, and (c) the reader of clip-retrieval with its own
+settings, where it is installed, before the same open_clip model. Each is beside nameonly with the
+very same weights; they are random: this is about speed, and about the same features. The limit is
+one over the sum of what decoding with preprocessing and the bare model take by themselves with all
+threads, for they share the cores. The files are cut into parts, and all ways take one part after
+the other: every file is read once by each way, and the parts tell the spread. Files are CIFAR-10's
+JPEGs, and mosaics of them of 640 x 480.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -42,6 +46,7 @@ from nameonly.types import LabelSpace
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10_test.parquet"
 NAMES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCH = 64
+COMPARED = ("nameonly", "transformers pipeline", "open_clip")
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -119,6 +124,24 @@ def plain_open_clip(files: list[Path], backbone: OpenClipBackbone, size: int) ->
     return torch.cat(rows)
 
 
+@torch.no_grad()
+def clip_retrieval(files: list[Path], backbone: OpenClipBackbone) -> Tensor:
+    """Encode what the reader of clip-retrieval hands out, with the batches it has by itself."""
+    from clip_retrieval.clip_inference.reader import FilesReader
+
+    with TemporaryDirectory() as folder:
+        for file in files:
+            Path(folder, file.name).symlink_to(file)
+        reader = FilesReader(
+            lambda keys: keys, backbone.transform, None, folder, 256, 4, enable_text=False
+        )
+        rows = []
+        for batch in reader:
+            features = backbone.network.encode_image(batch["image_tensor"])
+            rows.append((features / features.norm(dim=-1, keepdim=True)).half())
+    return torch.cat(rows)
+
+
 def decoded(files: list[Path], backbone: Backbone) -> list[Tensor]:
     """Decode and preprocess with all threads."""
     with ThreadPoolExecutor(LOADERS) as pool:
@@ -144,60 +167,96 @@ def agreement(a: Tensor, b: Tensor) -> float:
 
 
 def measured(
-    files: list[Path], found: Models, repeats: int
+    files: list[Path], found: Models, parts: int
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Return seconds of every way, repeat by repeat, and how well features agree."""
+    """Return seconds an image of every way, part by part, and how well features agree."""
     own, other = found.clip, found.open_clip
     zero_shot = pipeline(
         "zero-shot-image-classification", model=own.model, device="cpu", batch_size=BATCH
     )
-    names, n = list(NAMES), len(files)
     ready = torch.stack(decoded(files[:BATCH], own))
     ready_other = torch.stack(decoded(files[:BATCH], other))
-    ways: dict[str, Callable[[], object]] = {
-        "nameonly, transformers weights": lambda: ours(files, own),
-        "transformers pipeline": lambda: zero_shot([str(f) for f in files], candidate_labels=names),
-        "nameonly, open_clip weights": lambda: ours(files, other),
-        "open_clip, one by one": lambda: plain_open_clip(files, other, 1),
-        "open_clip, in batches": lambda: plain_open_clip(files, other, BATCH),
-        "decode, transformers": lambda: decoded(files, own),
-        "decode, open_clip": lambda: decoded(files, other),
-        "model, transformers": lambda: bare([ready] * max(1, n // BATCH), own),
-        "model, open_clip": lambda: bare([ready_other] * max(1, n // BATCH), other),
+    ways: dict[str, Callable[[list[Path]], object]] = {
+        "nameonly, transformers weights": lambda part: ours(part, own),
+        "transformers pipeline": lambda part: zero_shot(
+            [str(file) for file in part], candidate_labels=list(NAMES)
+        ),
+        "nameonly, open_clip weights": lambda part: ours(part, other),
+        "open_clip, one by one": lambda part: plain_open_clip(part, other, 1),
+        "open_clip, in batches": lambda part: plain_open_clip(part, other, BATCH),
+        "decode, transformers": lambda part: decoded(part, own),
+        "decode, open_clip": lambda part: decoded(part, other),
+        "model, transformers": lambda part: bare([ready] * batches(part), own),
+        "model, open_clip": lambda part: bare([ready_other] * batches(part), other),
     }
+    if find_spec("clip_retrieval"):
+        ways["clip-retrieval's reader, open_clip"] = lambda part: clip_retrieval(part, other)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    last: dict[str, object] = {}
-    for _ in range(repeats):
+    results: dict[str, list[object]] = {way: [] for way in ways}
+    for i in range(parts):
+        part = files[i::parts]
         for way, function in ways.items():
-            spent, last[way] = timed(function)
-            per_image = max(1, n // BATCH) * BATCH if way.startswith("model") else n
-            seconds[way].append(spent / per_image)
-    told = last["transformers pipeline"]
-    assert isinstance(told, list)
+            spent, result = timed(lambda f=function, part=part: f(part))
+            images = len(result) if isinstance(result, Tensor) else len(part)
+            seconds[way].append(spent / images)
+            results[way].append(result if way.partition(",")[0] in COMPARED else None)
+            print(f"part {i}, {way}: {images / spent:.1f} images/s", flush=True)
+    return seconds, {
+        "error of features beside open_clip": agreement(
+            torch.cat(results["nameonly, open_clip weights"]),  # type: ignore[arg-type]
+            torch.cat(results["open_clip, in batches"]),  # type: ignore[arg-type]
+        ),
+        "labels equal to open_clip's": equal_to_open_clip(results, other),
+        "labels equal to the pipeline's": equal_to_pipeline(results, own),
+    }
+
+
+def batches(part: list[Path]) -> int:
+    """Return how many batches the bare model runs on for a part: a quarter of its images'."""
+    return max(1, len(part) // BATCH // 4)
+
+
+def text_weights(backbone: Backbone) -> Tensor:
+    """Return the text classifier of the pipeline's own template."""
     with TemporaryDirectory() as cache:
         space = LabelSpace(NAMES)
         texts = Templates("This is a photo of {}.").texts(space)
-        text = build_text_classifier(texts, space, own, Path(cache))
-    labels = (last["nameonly, transformers weights"] @ text.weights.T).argmax(dim=1)  # type: ignore[operator]
-    same = [NAMES[k] == row[0]["label"] for k, row in zip(labels.tolist(), told, strict=True)]
-    mine, theirs = last["nameonly, open_clip weights"], last["open_clip, in batches"]
-    assert isinstance(mine, Tensor) and isinstance(theirs, Tensor)
-    return seconds, {
-        "error of features beside open_clip": agreement(mine, theirs),
-        "labels equal to the pipeline's": sum(same) / n,
-    }
+        return build_text_classifier(texts, space, backbone, Path(cache)).weights
 
 
-def rows_of(seconds: dict[str, list[float]]) -> Iterator[tuple[str, float, str, float]]:
-    """Yield every way with images a second, their spread, and nameonly's ratio to it."""
-    ways = {way: statistics.median(values) for way, values in seconds.items()}
+def equal_to_open_clip(results: dict[str, list[object]], backbone: Backbone) -> float:
+    """Return the share of images with the same predicted label."""
+    weights = text_weights(backbone).T
+    mine = torch.cat(results["nameonly, open_clip weights"]) @ weights  # type: ignore[arg-type]
+    theirs = torch.cat(results["open_clip, in batches"]) @ weights  # type: ignore[arg-type]
+    return float((mine.argmax(dim=1) == theirs.argmax(dim=1)).double().mean())
+
+
+def equal_to_pipeline(results: dict[str, list[object]], backbone: Backbone) -> float:
+    """Return the share of images with the pipeline's own first label."""
+    mine = torch.cat(results["nameonly, transformers weights"])  # type: ignore[arg-type]
+    labels = (mine @ text_weights(backbone).T).argmax(dim=1).tolist()
+    theirs = [row[0]["label"] for part in results["transformers pipeline"] for row in part]  # type: ignore[attr-defined]
+    return sum(NAMES[k] == name for k, name in zip(labels, theirs, strict=True)) / len(labels)
+
+
+def rows_of(seconds: dict[str, list[float]]) -> Iterator[tuple[str, list[float], list[float]]]:
+    """Yield every way with images a second, and nameonly's ratio to it, part by part."""
+    ways = dict(seconds)
     for library in ("transformers", "open_clip"):
-        ways[f"limit, {library}"] = ways[f"decode, {library}"] + ways[f"model, {library}"]
-    for way, middle in ways.items():
+        pairs = zip(ways[f"decode, {library}"], ways[f"model, {library}"], strict=True)
+        ways[f"limit, {library}"] = [decoding + model for decoding, model in pairs]
+    for way, spent in ways.items():
         library = "open_clip" if "open_clip" in way else "transformers"
         mine = ways[f"nameonly, {library} weights"]
-        values = seconds.get(way, [middle])
-        yield way, 1 / middle, f"{1 / max(values):.1f} to {1 / min(values):.1f}", middle / mine
+        ratios = [other / own for other, own in zip(spent, mine, strict=True)]
+        yield way, [1 / value for value in spent], ratios
+
+
+def told(values: list[float], digits: int) -> str:
+    """Return the median, and between which quartiles half of the values lie."""
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def variants(backbone: ClipBackbone, repeats: int) -> dict[str, float]:
@@ -266,7 +325,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--large", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--parts", type=int, default=20)
     parser.add_argument("--variants", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(2)
@@ -280,28 +339,23 @@ def main() -> None:
             f"{asked.large} JPEGs of 640 x 480": large,
         }
         lines = [
-            f"Two threads, {found.clip.resolved_dtype}, batches of {BATCH}, {asked.repeats} "
-            "repeats in turns: median, least and most. The ratio is the speed of nameonly to the "
-            "line's.",
+            f"Two threads, {found.clip.resolved_dtype}, batches of {BATCH}, files in {asked.parts} "
+            "parts in turns: median and quartiles of the parts. The ratio is the speed of nameonly "
+            "to the line's, in the same part.",
             "",
         ]
         for title, files in sets.items():
-            seconds, agreed = measured(files, found, asked.repeats)
-            lines += [
-                f"{title}:",
-                "",
-                "| | images/s | from to | ratio |",
-                "| --- | ---: | ---: | ---: |",
-            ]
-            for way, speed, spread, ratio in rows_of(seconds):
-                lines.append(f"| {way} | {speed:.1f} | {spread} | {ratio:.2f} |")
-                figures[f"{title}: {way}"] = speed
-                figures[f"{title}: nameonly / {way}"] = ratio
+            seconds, agreed = measured(files, found, asked.parts)
+            lines += [f"{title}:", "", "| | images/s | ratio |", "| --- | ---: | ---: |"]
+            for way, speeds, ratios in rows_of(seconds):
+                lines.append(f"| {way} | {told(speeds, 1)} | {told(ratios, 2)} |")
+                figures[f"{title}: {way}"] = statistics.median(speeds)
+                figures[f"{title}: nameonly / {way}"] = statistics.median(ratios)
             lines += ["", *(f"- {name}: {value:.2g}" for name, value in agreed.items()), ""]
             figures |= {f"{title}: {name}": value for name, value in agreed.items()}
         if asked.variants:
             lines += ["The bare model in other forms:", "", "| | images/s |", "| --- | ---: |"]
-            for name, speed in variants(found.clip, asked.repeats).items():
+            for name, speed in variants(found.clip, asked.parts).items():
                 lines.append(f"| {name} | {speed:.1f} |")
                 figures[f"variant: {name}"] = speed
     write("encoding", figures, lines)

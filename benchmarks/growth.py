@@ -3,12 +3,12 @@
 uv run python benchmarks/growth.py [--cases NAME ...] [--sizes N ...] [--images N ...]
     [--classes C ...] [--recipes NAME ...] [--name NAME]
 
-Every line is measured in a process of its own, which first does the same with 200 images: what it
-holds then, with libraries and model loaded, is "the model's own" memory, and what is told is the
-peak above it. Two peaks are told: memory of the process alone, and all that is resident, which
-counts the pages of mapped files too; those the system takes back whenever another program needs
-room. Seconds are those of the stages as ``run.json`` tells them, and those of the processor in
-all, which other programs change less.
+Every line is measured in a process of its own, a fork of one that has imported all and computed
+nothing. It first does the same with 200 images: what it holds then, with libraries and model
+loaded, is "the model's own" memory, and what is told is the peak above it. Two peaks are told:
+memory of the process alone, and all that is resident, which counts the pages of mapped files too;
+those the system takes back whenever another program needs room. Seconds are those of the stages as
+``run.json`` tells them, and those of the processor in all, which other programs change less.
 
 own: 512 dimensions around 10 centres, in a file of features of one's own. store: the same from the
 cache of features that an earlier run has filled. predict: a saved classifier on a file of features.
@@ -19,15 +19,15 @@ classes: 1,000 images among so many names with the bundled model.
 import argparse
 import io
 import json
-import subprocess
-import sys
 import tarfile
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -257,11 +257,16 @@ def make_images(folder: Path, n: int) -> None:
     write_images(folder / "many", n)
 
 
+def make_thousand_images(folder: Path, n: int) -> None:
+    """Write images for the case whose size is the number of classes."""
+    make_images(folder, 1_000)
+
+
 MAKE: dict[str, Callable[[Path, int], None]] = {
     "store": make_stores,
     "own": make_features,
     "predict": make_features,
-    "classes": lambda folder, n: make_images(folder, 1_000),
+    "classes": make_thousand_images,
     "images": make_images,
 }
 MEASURE: dict[str, Callable[[Path, int, str], dict[str, float]]] = {
@@ -269,41 +274,29 @@ MEASURE: dict[str, Callable[[Path, int, str], dict[str, float]]] = {
     "store": label_stored,
     "predict": predict_own,
     "images": label_images,
-    "images again": label_images,
     "classes": label_classes,
 }
 
 
-def in_its_own_process(*arguments: str) -> dict[str, float]:
-    """Make or measure in a new process."""
-    command = [sys.executable, __file__, "--child", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def in_its_own_process(step: Callable[..., Any], *arguments: object) -> Any:
+    """Make or measure in a fork of this process, which holds the libraries and computes nothing."""
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        return pool.submit(step, *arguments).result()
 
 
 def measure(case: str, n: int, recipe: str) -> dict[str, dict[str, float]]:
     """Measure one case at one size; images twice, the second time with features that are there."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        in_its_own_process("make", case, str(n), recipe, name)
-        found = {case: in_its_own_process("measure", case, str(n), recipe, name)}
+        in_its_own_process(MAKE[case], folder, n)
+        found = {case: in_its_own_process(MEASURE[case], folder, n, recipe)}
         if case == "images":
             (folder / "out").rename(folder / "out-first")
-            again = in_its_own_process("measure", "images again", str(n), recipe, name)
-            found["images again"] = again
+            found["images again"] = in_its_own_process(label_images, folder, n, recipe)
         kept = [folder / "cache", *([folder / "many"] if case == "store" else [])]
         for figures in found.values():
             figures["disk MB"] = sum(map(folder_bytes, kept)) / 2**20
     return found
-
-
-def child(step: str, case: str, n: str, recipe: str, folder: str) -> dict[str, float]:
-    """Do what the parent asked of this process."""
-    if step == "make":
-        MAKE[case](Path(folder), int(n))
-        return {}
-    return MEASURE[case](Path(folder), int(n), recipe)
 
 
 def table(rows: list[tuple[str, str, int, dict[str, float]]]) -> list[str]:
@@ -339,11 +332,7 @@ def main() -> None:
     parser.add_argument("--classes", nargs="+", type=int, default=[1_000, 20_000])
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
     parser.add_argument("--name", default="growth", help="of the page")
-    parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.child:
-        print(json.dumps(child(*arguments.child)))
-        return
     rows: list[tuple[str, str, int, dict[str, float]]] = []
     for case in arguments.cases:
         recipes = arguments.recipes if case in ("own", "store") else arguments.recipes[:1]

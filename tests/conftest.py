@@ -1,5 +1,7 @@
 import os
 import shutil
+import sys
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,7 +15,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 NAMES = ("ant", "bee", "cat", "dog")
 # files stay with one worker; these take minutes, and begun last they would keep the others waiting
-LONGEST = ("test_faults.py", "test_text_to_image.py", "test_adapting.py", "test_training_job.py")
+LONGEST = (
+    *("test_ray.py", "test_faults.py", "test_text_to_image.py", "test_adapting.py"),
+    *("test_training_job.py", "test_growth.py", "test_generation.py"),
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -39,6 +44,32 @@ def own_cache(tmp_path, monkeypatch):
     """No test reads or writes the user's cache, or waits for a hub."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("NAMEONLY_CACHE", str(tmp_path / "cache"))
+
+
+class Ended(NamedTuple):
+    """How a command ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def nameonly(capfd, monkeypatch):
+    """Run the command line in this process, where torch is loaded already."""
+    from nameonly import cli  # after the jaxtyping hook
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["nameonly", *map(str, words)])
+        capfd.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+        return Ended(code, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from markupsafe import Markup
 
-from nameonly import cli, label
+from nameonly import label
 from nameonly.auditing import answer_audit, audit_queue, draw_audit, read_audited
 from nameonly.report.places import fill_places
 from nameonly.tiny.digits import CLASS_NAMES
@@ -319,27 +320,21 @@ def test_an_answer_that_is_no_class_is_told(run):
         answer_audit(folder)
 
 
-def test_the_command(run, monkeypatch, capsys):
+def test_the_command(run, nameonly):
     folder, truth = run
-
-    def call(*more):
-        monkeypatch.setattr(sys, "argv", ["nameonly", "audit", str(folder), *map(str, more)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code, capsys.readouterr()
-
-    code, printed = call("--margin", 0.1)
-    assert code == 0 and "labels to check" in printed.out
+    call = partial(nameonly, "audit", folder)
+    code, said, errors = call("--margin", 0.1)
+    assert code == 0 and "labels to check" in said
     fill(folder, truth)
-    code, printed = call("--answers", folder / "audit.csv")
-    assert code == 0 and "95% interval" in printed.out and "checked labels are right" in printed.out
-    assert printed.out.endswith(f"shown in {folder / 'report.html'}\n")
-    assert "hoeffding" not in printed.out.lower()
+    code, said, errors = call("--answers", folder / "audit.csv")
+    assert code == 0 and "95% interval" in said and "checked labels are right" in said
+    assert said.endswith(f"shown in {folder / 'report.html'}\n")
+    assert "hoeffding" not in said.lower()
     (folder / "report.html").unlink()
-    code, printed = call("--answers", folder / "audit.csv")
-    assert code == 0 and printed.out.splitlines()[-1].startswith("no page shows this: ")
-    code, printed = call("--margin", 5)
-    assert code == 2 and "margin and level lie in (0, 1)" in printed.err
-    code, printed = call("--answers", folder / "audit.csv", "--json")
-    found = json.loads(printed.out)
+    code, said, errors = call("--answers", folder / "audit.csv")
+    assert code == 0 and said.splitlines()[-1].startswith("no page shows this: ")
+    code, said, errors = call("--margin", 5)
+    assert code == 2 and "margin and level lie in (0, 1)" in errors
+    code, said, errors = call("--answers", folder / "audit.csv", "--json")
+    found = json.loads(said)
     assert found["n_right"] > 30 and found["hoeffding"]["low"] < found["low"]

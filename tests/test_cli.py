@@ -2,47 +2,15 @@ import json
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 
 import pytest
-
-from nameonly import cli
 
 NAMES = "zero,one,two,three,four,five,six,seven,eight,nine"
 
 
-@dataclass
-class Got:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 def in_new_process(*arguments):
-    got = subprocess.run(
-        [sys.executable, "-m", "nameonly", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    return Got(got.returncode, got.stdout, got.stderr)
-
-
-@pytest.fixture
-def nameonly(capfd, monkeypatch):
-    """Run the command line in this process, where torch is loaded already."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nameonly", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
-        return Got(code, *capfd.readouterr())
-
-    return run
+    words = [sys.executable, "-m", "nameonly", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=280)
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from torchvision.datasets import ImageFolder
 
-from nameonly import cli
 from nameonly.export import formats
 from nameonly.export.pictures import Pictures
 from nameonly.jobs import label, predict
@@ -43,17 +43,8 @@ def run(all_digits, tmp_path_factory):
 
 
 @pytest.fixture
-def export(capsys, monkeypatch):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nameonly", "export", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    return call
+def export(nameonly):
+    return partial(nameonly, "export")
 
 
 @pytest.mark.parametrize("to", ALL)

@@ -4,6 +4,7 @@ from PIL import Image
 
 from nameonly.backbones.clip import ClipBackbone
 from nameonly.encoding import (
+    Views,
     build_text_classifier,
     encode_image_set,
     encode_texts,
@@ -181,7 +182,7 @@ def test_views_are_those_of_each_image_in_the_order_of_the_ids(digits, backbone,
     (digits / "a-copy.png").write_bytes((digits / "digit-0003.png").read_bytes())
     images, _ = open_images(digits)
     images = images.subset(list(range(20))[::-1])
-    got = encode_views(images, backbone, 2, tmp_path, kind="strong", seed=5)
+    got = encode_views(images, backbone, Views(2, "strong", 5), tmp_path)
     ids = list(dict.fromkeys(images.ids))
     assert len(ids) == 19 and got.shape == (2, 19, backbone.dim)
     for number in range(2):
@@ -197,13 +198,13 @@ def test_views_are_those_of_each_image_in_the_order_of_the_ids(digits, backbone,
 
 def test_no_view_is_encoded_twice(digits, backbone, passes, tmp_path):
     images = open_images(digits)[0].subset(range(30))
-    first = encode_views(images, backbone, 2, tmp_path, kind="weak")
+    first = encode_views(images, backbone, Views(2, "weak"), tmp_path)
     assert passes["images"] == 60
-    assert torch.equal(encode_views(images, backbone, 2, tmp_path, kind="weak"), first)
+    assert torch.equal(encode_views(images, backbone, Views(2, "weak"), tmp_path), first)
     assert passes["images"] == 60
-    more = encode_views(images, backbone, 3, tmp_path, kind="weak")
+    more = encode_views(images, backbone, Views(3, "weak"), tmp_path)
     assert passes["images"] == 90 and torch.equal(more[:2], first)
-    few = encode_views(images.subset(range(5)), backbone, 3, tmp_path, kind="weak")
+    few = encode_views(images.subset(range(5)), backbone, Views(3, "weak"), tmp_path)
     assert passes["images"] == 90 and torch.equal(few, more[:, :5])
 
 
@@ -212,7 +213,7 @@ def test_views_of_another_kind_or_seed_and_the_images_have_their_own_features(
 ):
     images = open_images(digits)[0].subset(range(10))
     made = [
-        encode_views(images, backbone, 1, tmp_path, kind=kind, seed=seed)
+        encode_views(images, backbone, Views(1, kind, seed), tmp_path)
         for kind, seed in (("weak", 0), ("strong", 0), ("weak", 1))
     ]
     clean = encode_image_set(images, backbone, tmp_path)
@@ -225,9 +226,9 @@ def test_views_of_another_kind_or_seed_and_the_images_have_their_own_features(
 
 def test_no_order_and_no_batch_changes_a_view(digits, backbone, tmp_path):
     images = open_images(digits)[0].subset(range(30))
-    a = encode_views(images, backbone, 1, tmp_path / "a", kind="strong")
+    a = encode_views(images, backbone, Views(1, "strong"), tmp_path / "a")
     other = ClipBackbone("tiny", device="cpu", dtype="float32", batch_size=7)
-    b = encode_views(images.subset(range(29, -1, -1)), other, 1, tmp_path / "b", kind="strong")
+    b = encode_views(images.subset(range(29, -1, -1)), other, Views(1, "strong"), tmp_path / "b")
     torch.testing.assert_close(a, b.flip(1), atol=1e-5, rtol=0)
 
 
@@ -240,9 +241,9 @@ def test_views_that_were_broken_off_go_on_where_they_stood(digits, backbone, pas
     seen = []
     images = open_images(digits)[0].subset(range(30))
     with pytest.raises(KeyboardInterrupt):
-        encode_views(images, backbone, 3, tmp_path, kind="weak", on_progress=stop)
+        encode_views(images, backbone, Views(3, "weak"), tmp_path, on_progress=stop)
     assert seen == [(16, 90), (30, 90), (46, 90)] and passes["images"] == 46
-    encode_views(images, backbone, 3, tmp_path, kind="weak")
+    encode_views(images, backbone, Views(3, "weak"), tmp_path)
     assert passes["images"] == 90
 
 
@@ -251,18 +252,18 @@ def test_without_a_cache_views_leave_nothing_behind(digits, backbone, tmp_path, 
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     before = sorted(tmp_path.rglob("*"))
-    a = encode_views(images, backbone, 1, None, kind="weak")
+    a = encode_views(images, backbone, Views(1, "weak"), None)
     assert sorted(tmp_path.rglob("*")) == before
-    assert torch.equal(a, encode_views(images, backbone, 1, tmp_path / "kept", kind="weak"))
+    assert torch.equal(a, encode_views(images, backbone, Views(1, "weak"), tmp_path / "kept"))
 
 
 def test_views_that_cannot_be_made_are_refused(digits, backbone, tmp_path):
     images, _ = open_images(digits)
     with pytest.raises(ValueError, match="at least one view"):
-        encode_views(images, backbone, 0, tmp_path, kind="weak")
+        encode_views(images, backbone, Views(0, "weak"), tmp_path)
     (digits / "digit-0004.png").unlink()
     with pytest.raises(ValueError, match=r"1 images cannot be read, first digit-0004.png"):
-        encode_views(images, backbone, 1, tmp_path, kind="weak")
+        encode_views(images, backbone, Views(1, "weak"), tmp_path)
 
 
 def test_features_in_order_follow_the_images_and_name_what_cannot_be_read(digits, tmp_path):

@@ -1,8 +1,8 @@
 """The command ``generate`` from class names to a filtered folder."""
 
 import json
-import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,7 +12,7 @@ from diffusion_models import CLASSES, generator
 from PIL import Image
 from safetensors.torch import save_file
 
-from nameonly import cli, generating, generation
+from nameonly import generating, generation
 from nameonly.backbones.clip import ClipBackbone
 from nameonly.generation import Generation, Wanted, configured, generate
 from nameonly.journal import Journal
@@ -328,75 +328,71 @@ def test_what_is_done_takes_no_time(parts, photos, tmp_path):
     assert more["seconds_adapting"] == 0 < more["seconds_drawing"] == more["seconds_expected"]
 
 
-def run(capsys, *arguments):
-    sys.argv = ["nameonly", "generate", *map(str, arguments)]
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    printed = capsys.readouterr()
-    return end.value.code, printed.out, printed.err
+@pytest.fixture
+def run(nameonly):
+    return partial(nameonly, "generate")
 
 
 @pytest.fixture
-def command(monkeypatch, model):
-    monkeypatch.setattr(sys, "argv", [])
+def command(model):
     return [
         *("-c", "zero,one,seven", "--per-class", 2, "--model", model, "--dtype", "float32"),
         *("--set", "text_to_image.steps=2", "--backbone", "tiny"),
     ]
 
 
-def test_the_command_from_names_to_a_filtered_folder(command, photos, tmp_path, capsys):
+def test_the_command_from_names_to_a_filtered_folder(command, photos, tmp_path, run):
     out = tmp_path / "out"
     adapting = ["--adapt-to", photos, "--set", "domain_lora.schedule.epochs=1", "--filter"]
-    code, printed, _ = run(capsys, *command, *adapting, "--tricks", "base", "--out", out, "--json")
+    code, printed, _ = run(*command, *adapting, "--tricks", "base", "--out", out, "--json")
     assert code == 0
     found = json.loads(printed)
     assert found["asked_for"] == 6 and sum(found["classes"].values()) == found["kept"]
     rows = pq.read_table(out / "synthetic.parquet").to_pylist()
     assert {row["trick"] for row in rows} == {"base"} and {row["steps"] for row in rows} == {2}
-    code, printed, _ = run(capsys, *command, *adapting, "--tricks", "base", "--out", out)
+    code, printed, _ = run(*command, *adapting, "--tricks", "base", "--out", out)
     assert code == 0 and f"{found['kept']} of 6 synthetic images kept" in printed
     assert "adapted" in printed
 
 
-def test_a_filter_alone_needs_no_images(command, tmp_path, capsys):
+def test_a_filter_alone_needs_no_images(command, tmp_path, run):
     out = tmp_path / "out"
-    code, printed, _ = run(capsys, *command, "--filter", "--out", out, "--json")
+    code, printed, _ = run(*command, "--filter", "--out", out, "--json")
     assert code == 0 and json.loads(printed)["asked_for"] == 6
     rows = read_table(out)
     assert all(row["agreement"] is not None for row in rows)
     assert any(row["reason"].startswith("taken for") for row in rows), "it knows no noise"
     assert (out / "worth.json").exists()
-    assert run(capsys, *command, "--out", out)[0] == 0
+    assert run(*command, "--out", out)[0] == 0
     assert not (out / "worth.json").exists(), "it was that of the filtered images"
 
 
-def test_what_is_no_longer_asked_for_is_told(command, tmp_path, capsys):
+def test_what_is_no_longer_asked_for_is_told(command, tmp_path, run):
     out = tmp_path / "out"
-    assert "earlier calls" not in run(capsys, *command, "--out", out)[1]
-    code, printed, _ = run(capsys, *command, "--per-class", 1, "--out", out)
+    assert "earlier calls" not in run(*command, "--out", out)[1]
+    code, printed, _ = run(*command, "--per-class", 1, "--out", out)
     assert code == 0 and "3 of 3 synthetic images kept" in printed
     assert "3 images of earlier calls stay, not asked for now" in printed
 
 
-def test_a_dry_run_shows_prompts_and_writes_nothing(command, tmp_path, capsys):
-    code, printed, _ = run(capsys, *command, "--dry-run", "--out", tmp_path / "out")
+def test_a_dry_run_shows_prompts_and_writes_nothing(command, tmp_path, run):
+    code, printed, _ = run(*command, "--dry-run", "--out", tmp_path / "out")
     assert code == 0 and "6 images of 3 classes" in printed and "nothing was written" in printed
     assert "'an image of a zero' at guidance 7.5" in printed
     assert "expect about" in printed
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dry_run_tells_seconds_where_the_model_is_there(command, tmp_path, capsys):
+def test_a_dry_run_tells_seconds_where_the_model_is_there(command, tmp_path, run):
     told = {}
     for name, more in (("here", []), ("away", ["--model", "nobody/nothing"])):
         arguments = [*command, *more, "--dry-run", "--json", "--out", tmp_path / "out"]
-        code, printed, _ = run(capsys, *arguments)
+        code, printed, _ = run(*arguments)
         assert code == 0
         told[name] = json.loads(printed)["seconds_expected"]
     assert told["here"] > 0 and told["away"] is None
     arguments.remove("--json")
-    assert "the time is not known" in run(capsys, *arguments)[1]
+    assert "the time is not known" in run(*arguments)[1]
 
 
 @pytest.mark.parametrize(
@@ -410,8 +406,8 @@ def test_a_dry_run_tells_seconds_where_the_model_is_there(command, tmp_path, cap
         (["--given", "labels.csv"], "given labels are of the images to adapt to"),
     ],
 )
-def test_bad_input_is_one_line_and_nothing_written(command, tmp_path, capsys, arguments, words):
-    code, printed, told = run(capsys, *command, *arguments, "--out", tmp_path / "out")
+def test_bad_input_is_one_line_and_nothing_written(command, tmp_path, run, arguments, words):
+    code, printed, told = run(*command, *arguments, "--out", tmp_path / "out")
     assert code == 2 and not printed
     assert words in told and told.strip().splitlines()[-1].startswith("error: ")
     assert not (tmp_path / "out" / "synthetic.parquet").exists()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusion_models import generator, new_model
 
-from nameonly import cli, training_job
+from nameonly import training_job
 from nameonly.jobs import label, predict
 from nameonly.journal import Journal
 from nameonly.loop import Schedule
@@ -44,16 +44,13 @@ def run(all_digits, tmp_path_factory):
     return out
 
 
-def test_a_command_trains_and_its_network_is_deployed(made, run, digits, tmp_path, capsys):
+def test_a_command_trains_and_its_network_is_deployed(made, run, digits, tmp_path, nameonly):
     out = tmp_path / "out"
-    command = ["train", str(made), str(run), "--arch", "test_resnet", "--size", "32", "--int8"]
-    command += ["--epochs", "2", "--set", "training.flip=false", "--out", str(out), "--json"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["nameonly", *command])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-    assert end.value.code in (0, None)
-    found = json.loads(capsys.readouterr().out)
+    command = ["train", made, run, "--arch", "test_resnet", "--size", 32, "--int8"]
+    command += ["--epochs", 2, "--set", "training.flip=false", "--out", out, "--json"]
+    code, said, errors = nameonly(*command)
+    assert code == 0, errors
+    found = json.loads(said)
     assert found["images"] == 90 and found["settings"]["flip"] is False
     assert found["settings"]["mixup"] == 0.2  # modern unless told
     assert found["onnx"]["model.onnx"]["max_difference"] < 1e-5

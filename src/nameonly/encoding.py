@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from nameonly.backbones import Backbone
-from nameonly.images import BadImageError, Quarantined, load
+from nameonly.engines import Engine
+from nameonly.images import BadImageError, Quarantined, Transform, load
 from nameonly.ops.views import VERSION, ViewKind, make_view, view_generator
 from nameonly.store import FeatureStore, store_folder
 from nameonly.types import Features, ImageSet, LabelSpace, TextClassifier
@@ -29,7 +30,6 @@ CLASSES_AT_ONCE = 256
 LOADERS = 4
 
 Progress = Callable[[int, int], None]
-Transform = Callable[[str, Image.Image], Image.Image]
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -58,28 +58,44 @@ def open_store(cache: Path, kind: str, backbone: Backbone, *, create: bool = Tru
 
 
 def encode_image_set(
-    images: ImageSet, backbone: Backbone, cache: Path, on_progress: Progress | None = None
+    images: ImageSet,
+    backbone: Backbone,
+    cache: Path,
+    on_progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> Encoded:
     """Return the features of every readable image, encoding those that the store lacks.
 
     Images are taken in order of id, so that no file name can change a batch, and decoded by threads
     while the model works on the batch before. Features reach the disk every half minute.
 
+    Args:
+        images: To be encoded.
+        backbone: Encodes them.
+        cache: Folder of the stores.
+        on_progress: Called with done and total.
+        engine: Encodes first what it can; None leaves all to this process.
+
     Raises:
-        ValueError: If not one image could be decoded.
+        ValueError: If not one image could be decoded, or the engine cannot work.
     """
-    return _encode(images, backbone, open_store(cache, "images", backbone), on_progress)
+    store = open_store(cache, "images", backbone)
+    return _encode(images, backbone, store, on_progress, engine=engine)
 
 
 def features_in_order(
-    images: ImageSet, backbone: Backbone, cache: Path, on_progress: Progress | None = None
+    images: ImageSet,
+    backbone: Backbone,
+    cache: Path,
+    on_progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> Features:
-    """Return features in the order of images that all are readable.
+    """Return features in the order of images that all are readable; see ``encode_image_set``.
 
     Raises:
-        ValueError: If an image cannot be read.
+        ValueError: If an image cannot be read, or the engine cannot work.
     """
-    encoded = encode_image_set(images, backbone, cache, on_progress)
+    encoded = encode_image_set(images, backbone, cache, on_progress, engine)
     return _in_order(encoded, images.ids, "leave them out, or put them right")
 
 
@@ -95,15 +111,32 @@ def _in_order(encoded: Encoded, ids: Iterable[str], advice: str) -> Features:
     return encoded.features.subset(torch.tensor([row[i] for i in ids], dtype=torch.long))
 
 
+@dataclass(frozen=True)
+class Views:
+    """Augmented views of every image.
+
+    Attributes:
+        n: How many.
+        kind: See ``ops/views.py``.
+        seed: Decides them.
+    """
+
+    n: int
+    kind: ViewKind
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"expected at least one view, got {self.n}")
+
+
 def encode_views(
     images: ImageSet,
     backbone: Backbone,
-    n_views: int,
+    views: Views,
     cache: Path | None,
-    *,
-    kind: ViewKind,
-    seed: int = 0,
     on_progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> Float[Tensor, "v n d"]:
     """Return features of augmented views, encoding those that the store lacks.
 
@@ -114,26 +147,26 @@ def encode_views(
     Args:
         images: Readable images.
         backbone: Encodes them.
-        n_views: How many views of every image.
+        views: Which views of every image.
         cache: Folder of the stores; None keeps nothing.
-        kind: See ``ops/views.py``.
-        seed: Of the views.
         on_progress: Called with done and total over all views.
+        engine: Makes and encodes first what it can; None leaves all to this process.
 
     Returns:
         Unit rows in the order of ``images.ids``, each id once.
 
     Raises:
-        ValueError: If ``n_views`` is below 1, or an image cannot be decoded.
+        ValueError: If an image cannot be decoded, or the engine cannot work.
     """
-    if n_views < 1:
-        raise ValueError(f"expected at least one view, got {n_views}")
     with TemporaryDirectory() if cache is None else nullcontext(cache) as folder:
         rows = []
-        for number in range(n_views):
-            progress = _part_of(on_progress, number, n_views)
-            view = _View(kind, number, seed)
-            rows.append(_encode_view(images, backbone, Path(folder), view, progress))
+        for number in range(views.n):
+            progress = _part_of(on_progress, number, views.n)
+            view = _View(views.kind, number, views.seed)
+            store = _view_store(backbone, Path(folder), view)
+            encoded = _encode(images, backbone, store, progress, view, engine)
+            advice = "encode the images first and take views of the readable ones"
+            rows.append(_in_order(encoded, dict.fromkeys(images.ids), advice).values)
     return torch.stack(rows)
 
 
@@ -154,17 +187,12 @@ class _View:
         return make_view(image, self.kind, generator)
 
 
-def _encode_view(
-    images: ImageSet, backbone: Backbone, cache: Path, view: _View, on_progress: Progress | None
-) -> Float[Tensor, "n d"]:
+def _view_store(backbone: Backbone, cache: Path, view: _View) -> FeatureStore:
     key = {
         **backbone.image_key,
         "view": f"{view.kind} {view.number}, seed {view.seed}, version {VERSION}",
     }
-    store = FeatureStore(store_folder(cache, "views", key), key)
-    encoded = _encode(images, backbone, store, on_progress, view)
-    advice = "encode the images first and take views of the readable ones"
-    return _in_order(encoded, dict.fromkeys(images.ids), advice).values
+    return FeatureStore(store_folder(cache, "views", key), key)
 
 
 def _encode(
@@ -173,7 +201,11 @@ def _encode(
     store: FeatureStore,
     on_progress: Progress | None,
     transform: Transform | None = None,
+    engine: Engine | None = None,
 ) -> Encoded:
+    ahead = 0
+    if engine is not None:
+        ahead = engine.encode(images, backbone, store, on_progress, transform)
     first = images.first_rows()
     missing = store.missing(first)
     repairs = list(store.repairs)
@@ -204,7 +236,7 @@ def _encode(
         reasons = "; ".join(f"{q.source}: {q.reason}" for q in quarantined[:3])
         raise ValueError(f"none of the {len(images)} images could be read ({reasons})")
     features = Features(store.get(kept), kept, backbone.name)
-    return Encoded(features, quarantined, len(missing) - len(bad), repairs)
+    return Encoded(features, quarantined, ahead + len(missing) - len(bad), repairs)
 
 
 def _flush(store: FeatureStore, pending: list[tuple[list[str], Float[Tensor, "n d"]]]) -> None:

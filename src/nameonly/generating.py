@@ -279,7 +279,8 @@ def adapted_to_task(
     with held(folder.with_suffix(".lock"), partial(task.note, WAITING)):
         if not trained_for(folder):
             n = int((labels.labels >= 0).sum())
-            foretell(task.on_note, generator, requests, folder, Adaptation(learner, n, folder))
+            wanted = requests if task.engine is None else ()
+            foretell(task.on_note, generator, wanted, folder, Adaptation(learner, n, folder))
         return adapt_generator(generator, learner, captions, folder, task.on_progress)
 
 
@@ -306,10 +307,13 @@ def made_support(
     if tricks.describes:  # other sentences are other images in the same places
         facts.append(task.label_space.descriptions)
     folder = _cache(task) / "synthetic" / digest_of(facts)
+    engine = task.engine
     with held(folder / LOCK, partial(task.note, WAITING)):
-        foretell(task.on_note, generator, requests, folder)
-        made = generator.generate(requests, folder, task.on_progress)
-    features = features_in_order(made.images, task.backbone, _cache(task), task.on_progress)
+        if engine is None:  # what is tried here says nothing of other machines
+            foretell(task.on_note, generator, requests, folder)
+        elsewhere = None if engine is None else partial(engine.draw, generator)
+        made = generator.generate(requests, folder, task.on_progress, elsewhere)
+    features = features_in_order(made.images, task.backbone, _cache(task), task.on_progress, engine)
     labels = made.labels(task.label_space)
     return Support(features, made.images, labels, settings, made.rows, folder)
 

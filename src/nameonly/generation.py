@@ -294,7 +294,7 @@ def _filter(wanted: Wanted, sieve: Filter, out: Path) -> SyntheticImages:
     text, backbone = wanted.text, wanted.backbone
     assert backbone is not None
     made, _ = read_synthetic(out, with_dropped=True)
-    features = features_in_order(made.images, backbone, wanted.cache)
+    features = features_in_order(made.images, backbone, wanted.cache, engine=wanted.engine)
     found = sieve.keep(features, made.labels(wanted.label_space), text)
     record_decisions(out, made.images.sources, found.agreement.tolist(), found.reasons)
     return read_synthetic(out)[0]
@@ -364,7 +364,7 @@ def _report(wanted: Wanted, made: SyntheticImages, real: Features | None, out: P
 def _measured(wanted: Wanted, made: SyntheticImages, real: Features | None) -> Measured:
     """Return what images are worth to the backbone."""
     assert wanted.backbone is not None
-    features = features_in_order(made.images, wanted.backbone, wanted.cache)
+    features = features_in_order(made.images, wanted.backbone, wanted.cache, engine=wanted.engine)
     tricks = [str(row["trick"]) for row in made.rows]
     return measure(features, made.class_rows(wanted.label_space), wanted.text, real, tricks)
 

@@ -33,6 +33,7 @@ from nameonly.types import ImageSet, Location
 __all__ = [
     "BadImageError",
     "Quarantined",
+    "Transform",
     "content_id",
     "decode",
     "hash_rows",
@@ -50,6 +51,9 @@ ROWS_AT_ONCE = 256
 HashAll = Callable[
     [Sequence[Location], Callable[[int, int], None] | None], Iterator[tuple[str, str | None]]
 ]
+
+# makes of an image's id and its pixels, RGB and upright, those that are encoded in their place
+Transform = Callable[[str, Image.Image], Image.Image]
 
 _UNPRINTABLE = re.compile("[\ud800-\udfff]")
 

@@ -54,7 +54,7 @@ class Options(TypedDict, total=False):
         seed: Of the sample and of whatever trains.
         column: Column of images in a table.
         cache: Folder of the feature stores.
-        engine: Reads and encodes on other machines; this process does it all without one.
+        engine: Reads, encodes and draws on other machines; this process does it all without one.
         on_stage: Called with the name of every stage that begins.
         on_progress: Called with done and total inside long stages.
         on_note: Called with a line for a person, such as how long something will take.
@@ -159,7 +159,8 @@ def label(
     opened = backbone_for(images, opened)
     table = read_labels(Path(given)) if isinstance(given, str | Path) else given
     others = tuple(open_backbone(b) if isinstance(b, str) else b for b in ensemble)
-    setup = Setup(opened, label_space, parts, _cache(options), table, others)
+    engine = options.get("engine")
+    setup = Setup(opened, label_space, parts, _cache(options), table, others, engine)
 
     card = methods.card("recipes", methods.name_of(parts))
     made = {

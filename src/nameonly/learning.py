@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nameonly.adapters import Adapter
 from nameonly.backbones import Backbone
-from nameonly.encoding import encode_views, features_in_order
+from nameonly.encoding import Views, encode_views, features_in_order
 from nameonly.prompt_learning import PromptLearner
 from nameonly.pseudo_labels import PseudoLabeller
 from nameonly.synthesis.support_set import join_features, join_images
@@ -91,14 +91,9 @@ def with_views(task: Task, learner: Learner) -> Task:
             f"{type(learner).__name__} trains on {n_views} augmented views of every image, and own "
             f"features come without images; train on the features themselves: {stage}.views=0"
         )
+    wanted = Views(n_views, getattr(learner, "view_kind", "weak"), getattr(learner, "seed", 0))
     views = encode_views(
-        task.images,
-        task.backbone,
-        n_views,
-        task.cache,
-        kind=getattr(learner, "view_kind", "weak"),
-        seed=getattr(learner, "seed", 0),
-        on_progress=task.on_progress,
+        task.images, task.backbone, wanted, task.cache, task.on_progress, task.engine
     )
     return replace(task, features=replace(task.features, views=views))
 

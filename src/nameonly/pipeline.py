@@ -171,10 +171,7 @@ def read_inputs(
         )
         check_room(len(images), c, arrays, free_memory())
     with journal.stage("encode"):
-        ahead = 0
-        if engine is not None:
-            ahead = engine.encode(images, backbone, cache, journal.on_progress)
-        encoded = encode_image_set(images, backbone, cache, journal.on_progress)
+        encoded = encode_image_set(images, backbone, cache, journal.on_progress, engine)
     kept = images
     if encoded.quarantined:
         bad = {entry.source for entry in encoded.quarantined}
@@ -184,8 +181,8 @@ def read_inputs(
         journal.write("quarantined", source=entry.source, reason=entry.reason)
     for words in encoded.repairs:
         journal.write("repaired", words=words)
-    made = ahead + encoded.n_encoded
-    return Inputs(encoded.features, kept, tuple(quarantined), made, tuple(encoded.repairs))
+    made, repairs = encoded.n_encoded, tuple(encoded.repairs)
+    return Inputs(encoded.features, kept, tuple(quarantined), made, repairs)
 
 
 def adapt(
@@ -268,6 +265,7 @@ def _task(inputs: Inputs, setup: Setup, journal: Journal) -> Task:
         backbone=None if isinstance(setup.backbone, PrecomputedBackbone) else setup.backbone,
         images=inputs.distinct_images(),
         cache=setup.cache,
+        engine=setup.engine,
         on_progress=journal.on_progress,
         on_note=journal.listener,
     )

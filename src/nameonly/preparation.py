@@ -18,6 +18,7 @@ from nameonly import methods
 from nameonly.backbones import Backbone
 from nameonly.backbones.precomputed import PrecomputedBackbone
 from nameonly.encoding import build_text_classifier, encode_image_set
+from nameonly.engines import Engine
 from nameonly.label_tables.reading import match_labels
 from nameonly.recipes import Recipe
 from nameonly.task import OnProgress, Task
@@ -36,6 +37,7 @@ class Setup:
         given: Known labels: path, stem or id -> class name; see ``label_tables``.
         ensemble: Further backbones whose zero-shot probabilities are averaged with those of
             ``backbone`` for the first pseudo-labels (UPL*).
+        engine: Encodes and draws on other machines what the recipe asks for.
     """
 
     backbone: Backbone
@@ -44,6 +46,7 @@ class Setup:
     cache: Path
     given: Mapping[str, str] | None = None
     ensemble: tuple[Backbone, ...] = ()
+    engine: Engine | None = None
 
     def __post_init__(self) -> None:
         unused = not any(hasattr(self.recipe, part) for part in ("pseudo_labels", "selection"))
@@ -118,7 +121,9 @@ def ensemble_logits(
         raise ValueError("an ensemble of backbones needs images; own features are of one backbone")
     found = [task.text.predict_logits(task.features).log_softmax(dim=1)]
     for backbone in setup.ensemble:
-        encoded = encode_image_set(task.images, backbone, setup.cache, on_progress).features
+        encoded = encode_image_set(
+            task.images, backbone, setup.cache, on_progress, setup.engine
+        ).features
         if encoded.ids != task.features.ids:
             raise ValueError(f"backbone {backbone.name!r} could not read the same images")
         text = text_classifier(replace(setup, backbone=backbone))

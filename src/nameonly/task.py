@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nameonly.backbones import Backbone
+from nameonly.engines import Engine
 from nameonly.ops.mixing import mix_probs
 from nameonly.synthesis.support_set import SupportSet
 from nameonly.types import Features, ImageSet, LabelSpace, PseudoLabels, Scorer, TextClassifier
@@ -57,6 +58,7 @@ class Task:
         support: Synthetic images that prompts also learn from.
         cache: Folder of the feature stores; None keeps nothing.
         checkpoints: Folder in which training leaves its state and finds it again; None for none.
+        engine: Encodes and draws on other machines; None leaves all to this process.
         on_progress: Called with done and total inside long stages.
         on_note: Called with a line for a person: what is waited for, how long something takes.
     """
@@ -73,6 +75,7 @@ class Task:
     support: Support | None = None
     cache: Path | None = None
     checkpoints: Path | None = None
+    engine: Engine | None = None
     on_progress: OnProgress | None = None
     on_note: OnNote | None = None
 

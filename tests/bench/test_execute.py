@@ -356,12 +356,14 @@ set = { "adapters.steps" = 200 }
 
 
 @pytest.mark.slow
-def test_a_kill_loses_the_run_under_way_alone(bench, write_plan, tmp_path, features_cache):
+def test_a_kill_loses_the_run_under_way_alone(
+    bench, write_plan, tmp_path, features_cache, nameonly
+):
     head = 'title = "T"\nbackbone = "tiny"\ndevice = "cpu"\nthreads = 1\nseeds = [0, 1, 2, 3]\n'
     plan = write_plan(head=head, methods=SLOW_METHODS)
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "nameonly", "bench", str(plan), "--out", str(out)]
-    command += ["--cache", str(features_cache)]
+    words = ["bench", str(plan), "--out", str(out), "--cache", str(features_cache)]
+    command = [sys.executable, "-m", "nameonly", *words]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
     while len(list((out / "runs").glob("*.json"))) < 3:
@@ -372,9 +374,9 @@ def test_a_kill_loses_the_run_under_way_alone(bench, write_plan, tmp_path, featu
     left = {path.stem: path.read_text() for path in (out / "runs").glob("*.json")}
     assert 3 <= len(left) < 8 and not (out / "table.md").exists()
 
-    got = subprocess.run(command, capture_output=True, text=True, timeout=280)
-    assert got.returncode == 0, got.stderr
-    assert f"8 runs: {len(left)} were there, {8 - len(left)} made now, 0 failed" in got.stdout
+    code, said, errors = nameonly(*words)
+    assert code == 0, errors
+    assert f"8 runs: {len(left)} were there, {8 - len(left)} made now, 0 failed" in said
     for key, text in left.items():
         assert (out / "runs" / f"{key}.json").read_text() == text
     made = Counter(event["key"] for event in events(out))

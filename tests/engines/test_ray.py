@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -19,10 +20,10 @@ from stores import RangeWeb, free_port, web
 
 import nameonly
 from nameonly.classifier import open_backbone
-from nameonly.encoding import open_store
-from nameonly.engines.ray import RayEngine, _Drawer, _first_error
+from nameonly.encoding import _View, open_store
+from nameonly.engines.ray import RayEngine, _Decoder, _Drawer, _first_error
 from nameonly.generation import Generation, Wanted, generate
-from nameonly.images import open_images
+from nameonly.images import load, open_images
 from nameonly.synthetic import read_table
 
 HERE = Path(__file__).parents[1]
@@ -38,8 +39,17 @@ class SlowWeb(RangeWeb):
         super().give()
 
 
-def cli(spec, out, cache, *more, **environment):
-    return program("label", *spec, *OPTIONS, *more, "--out", out, "--cache", cache, **environment)
+def places(folder, name):
+    return ["--out", folder / name, "--cache", folder / f"cache-{name}"]
+
+
+@pytest.fixture
+def here(nameonly):
+    """Run the command line in this process, by one thread as the workers do."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield nameonly
+    torch.set_num_threads(threads)
 
 
 def program(*words, cwd=None, **environment):
@@ -101,14 +111,15 @@ def workers(nodes):
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are found in /proc")
 def test_killed_workers_lose_nothing_and_the_labels_are_those_of_one_machine(
-    photos, cluster, tmp_path
+    photos, cluster, here, tmp_path
 ):
     address, nodes = cluster
     with web(photos, SlowWeb) as server:
         url = f"http://127.0.0.1:{server.server_port}/digit-{{0000..0100}}.png"
         more = ["--engine", "ray", "--workers", "1"]
         environment = {"RAY_ADDRESS": address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-        with cli([url], tmp_path / "ray", tmp_path / "cache-ray", *more, **environment) as run:
+        words = ["label", url, *OPTIONS, *places(tmp_path, "ray"), *more]
+        with program(*words, **environment) as run:
             # every image is read once for its id, and then to be encoded
             while len(server.handler.asked) < 101 + 20 and run.poll() is None:
                 time.sleep(0.01)
@@ -117,9 +128,8 @@ def test_killed_workers_lose_nothing_and_the_labels_are_those_of_one_machine(
                 os.kill(pid, signal.SIGKILL)
             assert run.wait(500) == 0, run.stderr.read()
         assert len(killed) >= 2
-        local = cli([url], tmp_path / "local", tmp_path / "cache-local")
-        assert local.wait(120) == 0, local.stderr.read()
-        local.stderr.close()
+        local = here("label", url, *OPTIONS, *places(tmp_path, "local"))
+        assert local.returncode == 0, local.stderr
     tables = [pq.read_table(tmp_path / name / "labels.parquet") for name in ("ray", "local")]
     assert tables[0].equals(tables[1]) and len(tables[0]) == 99
     # not one image went through the model of the process that asked
@@ -139,7 +149,7 @@ def pictures(folder):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_images_drawn_on_a_cluster_are_those_of_one_machine(cluster, tmp_path):
+def test_images_drawn_on_a_cluster_are_those_of_one_machine(cluster, here, tmp_path, monkeypatch):
     new_model(tmp_path / "model")  # named by a path that means nothing where the workers stand
     words = ["generate", "-c", "zero,one,two", "--model", "model", "--per-class", 3, "--tricks"]
     words += ["base", "--device", "cpu", "--dtype", "float32", "--set", "text_to_image.steps=2"]
@@ -152,8 +162,9 @@ def test_images_drawn_on_a_cluster_are_those_of_one_machine(cluster, tmp_path):
     more = ["--engine", "ray", "--workers", 2, "--out", "ray"]
     with program(*words, *more, **environment) as run:
         assert run.wait(400) == 0, run.stderr.read()
-    with program(*words, "--out", "local", cwd=tmp_path) as run:
-        assert run.wait(120) == 0, run.stderr.read()
+    monkeypatch.chdir(tmp_path)
+    local = here(*words, "--out", "local")
+    assert local.returncode == 0, local.stderr
     assert len(pictures(tmp_path / "ray")) == 9
     assert pictures(tmp_path / "ray") == pictures(tmp_path / "local")
     assert read_table(tmp_path / "ray") == read_table(tmp_path / "local")
@@ -176,12 +187,19 @@ class Here:
         self.hashed += len(locations)
         yield from hash_locations(locations, on_progress)
 
-    def encode(self, images, backbone, cache, on_progress):
-        from nameonly.encoding import encode_image_set
+    def encode(self, images, backbone, store, on_progress, transform=None):
+        from nameonly.encoding import _batches, decoded_images
 
-        found = encode_image_set(images, backbone, cache, on_progress)
-        self.encoded += found.n_encoded
-        return found.n_encoded
+        transform, before = (
+            pickle.loads(pickle.dumps(transform)),
+            self.encoded,
+        )  # as it would travel
+        missing = store.missing(images.first_rows())
+        found = decoded_images(images, missing, backbone, {}, transform)
+        for ids, pixels in _batches(found, backbone.batch_size):
+            store.add(ids, backbone.encode_pixels(pixels))
+            self.encoded += len(ids)
+        return self.encoded - before
 
 
 def test_a_run_finds_done_what_its_engine_did(photos, tmp_path):
@@ -192,6 +210,44 @@ def test_a_run_finds_done_what_its_engine_did(photos, tmp_path):
     assert (engine.hashed, engine.encoded) == (101, 98)
     assert run.summary["counts"] == local.summary["counts"]
     assert run.table.equals(local.table)
+
+
+def test_views_come_from_the_engine_too(photos, tmp_path):
+    """A recipe that trains on two views of every image."""
+    engine, space = Here(), [str(digit) for digit in range(10)]
+    options = {"recipe": "lafter", "backbone": "tiny"}
+    options["settings"] = {"adapters.views": 2, "adapters.text_steps": 5, "adapters.epochs": 2}
+    run = nameonly.label(photos, space, **options, engine=engine, cache=tmp_path / "1")
+    assert engine.encoded == 3 * 98
+    local = nameonly.label(photos, space, **options, cache=tmp_path / "2")
+    assert run.table.equals(local.table)
+
+
+def test_what_a_recipe_draws_comes_from_the_engine_too(photos, tmp_path):
+    engine, model = Here(), str(new_model(tmp_path / "model"))
+    options = {"recipe": "sus_x", "backbone": "tiny"}
+    fields = {"model": model, "steps": 2, "batch_size": 8, "dtype": "float32"}
+    options["settings"] = {f"text_to_image.{name}": value for name, value in fields.items()}
+    options["settings"] |= {"support_set.images_per_class": 2}
+    notes, classes = [], list(CLASSES.class_names)
+    heard = {"on_note": notes.append, "engine": engine}
+    run = nameonly.label(photos, classes, **options, **heard, cache=tmp_path / "1")
+    drawn = sum(lacking for _, lacking in engine.drawn)
+    assert drawn == 2 * len(CLASSES) and engine.encoded == 98 + drawn and not notes
+    local = nameonly.label(photos, classes, **options, cache=tmp_path / "2")
+    assert run.table.equals(local.table)
+    made = [pictures(tmp_path / name / "synthetic") for name in "12"]
+    assert made[0] == made[1] and len(made[0]) == drawn
+
+
+def test_a_worker_makes_the_views_that_this_process_would(photos):
+    images, backbone = open_images(photos)[0], open_backbone("tiny")
+    view = _View("strong", 1, 0)
+    batch = {"id": images.ids[:3], "places": [[place] for place in images.locations[:3]]}
+    got = _Decoder(backbone, view, Path.cwd())(batch)["pixels"]
+    for row, image_id in enumerate(images.ids[:3]):
+        want = backbone.preprocess(view(image_id, load(images, row)))
+        assert torch.equal(torch.from_numpy(got[row]), want)
 
 
 def test_a_generation_draws_where_its_engine_does(tmp_path):
@@ -232,9 +288,9 @@ def test_without_the_extra_one_error_names_it(photos, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"ray\[data\].*nameonly\[ray\]"):
         engine_for("ray", 2, 0.0)
-    images, _ = open_images(photos)
+    images, backbone = open_images(photos)[0], open_backbone("tiny")
     with pytest.raises(ValueError, match=r"nameonly\[ray\]"):
-        RayEngine().encode(images, open_backbone("tiny"), tmp_path, None)
+        RayEngine().encode(images, backbone, open_store(tmp_path, "images", backbone), None)
 
 
 def test_of_a_workers_error_the_first_is_told():
@@ -249,12 +305,11 @@ def test_of_a_workers_error_the_first_is_told():
     assert _first_error("no tracebacks\n  here ") == "here"
 
 
-@pytest.mark.slow
-def test_a_cluster_that_is_not_there_is_one_clear_error(photos, tmp_path):
+def test_a_cluster_that_is_not_there_is_one_clear_error(photos, nameonly, tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="the extra ray is not installed")
-    more = {"RAY_ADDRESS": f"127.0.0.1:{free_port()}"}
-    with cli([str(photos)], tmp_path / "o", tmp_path / "c", "--engine", "ray", **more) as run:
-        said = run.communicate(timeout=120)[1]
-    assert run.returncode == 2
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
+    words = ["label", photos, *OPTIONS, *places(tmp_path, "o"), "--engine", "ray"]
+    code, _, said = nameonly(*words)
+    assert code == 2
     assert said.strip().splitlines()[-1].startswith("error: Ray: nobody answers at RAY_ADDRESS=127")
     assert not (tmp_path / "o").exists()

@@ -1,6 +1,5 @@
 import json
 import shutil
-import sys
 
 import numpy as np
 import onnx
@@ -10,7 +9,6 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from nameonly import cli
 from nameonly.adapters.prototype_adapter import PrototypeAdapter
 from nameonly.backbones.clip import ClipBackbone
 from nameonly.backbones.precomputed import PrecomputedBackbone
@@ -151,10 +149,7 @@ def test_only_clip_is_written(feature_file, tmp_path):
     ("arguments", "words"),
     [(("--link",), "it goes with --images and --column alone"), ((), "is not a classifier")],
 )
-def test_the_command_refuses_in_one_line(arguments, words, tmp_path, capsys, monkeypatch):
-    command = ["nameonly", "export", str(tmp_path), "--to", "onnx", "--out", str(tmp_path / "x")]
-    monkeypatch.setattr(sys, "argv", [*command, *arguments])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 2 and words in capsys.readouterr().err
+def test_the_command_refuses_in_one_line(arguments, words, tmp_path, nameonly):
+    ended = nameonly("export", tmp_path, "--to", "onnx", "--out", tmp_path / "x", *arguments)
+    assert ended.returncode == 2 and words in ended.stderr
     assert not (tmp_path / "x").exists()

@@ -3,13 +3,11 @@
 import base64
 import hashlib
 import json
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from nameonly import cli
 from nameonly.export.push import push, what_is
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the client's own code
@@ -166,20 +164,15 @@ def test_a_hub_that_cannot_be_reached_is_told(hub, classifier, monkeypatch):
         push(classifier, "someone/thing")
 
 
-def test_the_command_says_where_it_is(hub, classifier, capsys, monkeypatch):
-    command = ["nameonly", "push", str(classifier), "--repo", "someone/thing", "--public"]
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert not end.value.code
-    assert capsys.readouterr().out.splitlines() == [
+def test_the_command_says_where_it_is(hub, classifier, nameonly):
+    to = ("--repo", "someone/thing", "--public")
+    code, said, _ = nameonly("push", classifier, *to)
+    assert code == 0 and said.splitlines() == [
         f"{classifier} is now a model of the hub",
         f"hub  {hub.address}/someone/thing",
     ]
-    monkeypatch.setattr(sys, "argv", [*command[:2], "/nowhere", *command[3:]])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 2 and "holds nothing to push" in capsys.readouterr().err
+    code, _, errors = nameonly("push", "/nowhere", *to)
+    assert code == 2 and "holds nothing to push" in errors
 
 
 def test_what_a_folder_is(classifier, tmp_path):

@@ -1,6 +1,5 @@
 """On a random generator: what the synthetic images show is nothing, how they are used is all."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 from diffusion_models import generator
 
-from nameonly import cli, generating
+from nameonly import generating
 from nameonly.classifier import Classifier, load, scorer_name
 from nameonly.decisions.argmax import Argmax
 from nameonly.generating import adapted_to_task, enriched, fused, made_support
@@ -199,7 +198,7 @@ def test_what_it_needs_is_told(recipe, task):
         unadapted.fit(replace(task, images=None, backbone=None))
 
 
-def test_the_command(digits, model, tmp_path, monkeypatch, capsys):
+def test_the_command(digits, model, tmp_path, nameonly):
     settings = {
         "text_to_image.model": model,
         "text_to_image.steps": 2,
@@ -214,16 +213,10 @@ def test_the_command(digits, model, tmp_path, monkeypatch, capsys):
     names = "zero,one,two,three,four,five,six,seven,eight,nine"
     command = ["label", digits, "-c", names, "--backbone", "tiny", "--recipe", "air", *pairs]
     out = tmp_path / "out"
-    monkeypatch.setattr(sys, "argv", ["nameonly", *map(str, command), "--out", str(out)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 0, capsys.readouterr().err
-    told = [*map(str, command), "--dry-run", "--cache", str(tmp_path / "other")]
-    for more in ([], ["--set", "text_to_image.model=nobody/nothing"]):
-        monkeypatch.setattr(sys, "argv", ["nameonly", *told, *more])
-        with pytest.raises(SystemExit):
-            cli.main()
-    printed = capsys.readouterr().out
-    assert "20 synthetic images would be drawn: about" in printed
-    assert "nobody/nothing is not on this machine" in printed
+    ended = nameonly(*command, "--out", out)
+    assert ended.returncode == 0, ended.stderr
+    told = [*command, "--dry-run", "--cache", tmp_path / "other"]
+    assert "20 synthetic images would be drawn: about" in nameonly(*told).stdout
+    told += ["--set", "text_to_image.model=nobody/nothing"]
+    assert "nobody/nothing is not on this machine" in nameonly(*told).stdout
     assert (out / "labels.parquet").exists() and (out / "classifier").is_dir()

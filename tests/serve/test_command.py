@@ -5,12 +5,11 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import pytest
 from serving import as_files, wait_for
-
-from nameonly import cli
 
 # torch and transformers are imported once for both runs
 TWICE = """
@@ -39,16 +38,9 @@ def program(run_folder, tmp_path_factory):
 
 
 @pytest.fixture
-def nameonly(capfd, monkeypatch, program):
+def serve(nameonly, program):
     """Run the command line here; the other process starts meanwhile."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nameonly", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code, capfd.readouterr().err
-
-    return run
+    return partial(nameonly, "serve")
 
 
 @pytest.mark.parametrize(
@@ -62,45 +54,42 @@ def nameonly(capfd, monkeypatch, program):
         (["--device", "toaster"], "device 'toaster'"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_two(nameonly, run_folder, arguments, words):
-    code, said = nameonly("serve", run_folder, *arguments, "--port", "0")
+def test_bad_input_is_one_line_and_exit_code_two(serve, run_folder, arguments, words):
+    code, _, said = serve(run_folder, *arguments, "--port", "0")
     last = said.strip().splitlines()[-1]
     assert code == 2 and last.startswith("error: ") and words in last, said
 
 
-def test_a_port_that_is_taken_is_told(nameonly, run_folder):
+def test_a_port_that_is_taken_is_told(serve, run_folder):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        code, said = nameonly("serve", run_folder, "--port", port)
+        code, _, said = serve(run_folder, "--port", port)
     assert code == 2 and f"port {port}" in said and "choose another --host or --port" in said
 
 
-def test_what_is_no_classifier_is_told(nameonly, tmp_path):
-    code, said = nameonly("serve", tmp_path)
+def test_what_is_no_classifier_is_told(serve, tmp_path):
+    code, _, said = serve(tmp_path)
     assert code == 2 and "is not a classifier" in said
 
 
 @pytest.mark.parametrize("module", ["fastapi", "uvicorn", "python_multipart", "prometheus_client"])
-def test_a_missing_package_names_the_extra(nameonly, run_folder, monkeypatch, module):
+def test_a_missing_package_names_the_extra(serve, run_folder, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
-    code, said = nameonly("serve", run_folder, "--port", "0")
+    code, _, said = serve(run_folder, "--port", "0")
     assert code == 2 and "pip install 'nameonly[serve]'" in said
 
 
-def test_a_classifier_that_cannot_score_images_is_told(nameonly, run_folder, monkeypatch):
+def test_a_classifier_that_cannot_score_images_is_told(serve, run_folder, monkeypatch):
     def broken(*_):
         raise RuntimeError("no kernel image")
 
     monkeypatch.setattr("nameonly.backbones.clip.ClipBackbone.encode_pixels", broken)
-    code, said = nameonly("serve", run_folder, "--port", "0")
+    code, _, said = serve(run_folder, "--port", "0")
     assert code == 2 and "fails on a plain grey image (no kernel image)" in said
 
 
-def test_help_names_the_options(capfd, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["nameonly", "serve", "--help"])
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert "--allow-folder" in capfd.readouterr().out
+def test_help_names_the_options(serve):
+    assert "--allow-folder" in serve("--help").stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -170,22 +170,34 @@ def test_a_second_run_in_the_folder_is_refused(model, tmp_path):
         generator(model).generate(requests(1), tmp_path)
 
 
+# killed twice: the second child is a fork too, for imports take far longer than the drawing
+TWICE = """
+import os, sys, torch
+sys.path.insert(0, sys.argv[3])
+torch.set_num_threads(1)
+from pathlib import Path
+from diffusion_models import generator, requests
+for _ in range(2):
+    child = os.fork()
+    if child == 0:
+        generator(sys.argv[1], batch_size=2).generate(requests(6), Path(sys.argv[2]))
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
 def test_killed_at_any_moment_it_resumes_to_the_same_bytes(model, tmp_path):
-    code = (
-        "import sys, torch; sys.path.insert(0, sys.argv[3]); torch.set_num_threads(1)\n"
-        "from pathlib import Path; from diffusion_models import generator, requests\n"
-        "generator(sys.argv[1], batch_size=2).generate(requests(6), Path(sys.argv[2]))\n"
-    )
-    command = [sys.executable, "-c", code, str(model), str(tmp_path / "killed"), "tests"]
+    words = [sys.executable, "-c", TWICE, str(model), str(tmp_path / "killed"), "tests"]
     images = 0
-    for wanted in (1, 7):
-        run = subprocess.Popen(command)
-        deadline = time.monotonic() + 100
-        while images < wanted and run.poll() is None and time.monotonic() < deadline:
-            images = len(contents(tmp_path / "killed"))
-            time.sleep(0.002)
-        os.kill(run.pid, signal.SIGKILL)
-        assert run.wait() == -signal.SIGKILL
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
+        for wanted in (1, 7):
+            child, deadline = int(run.stdout.readline()), time.monotonic() + 100
+            while images < wanted and run.poll() is None and time.monotonic() < deadline:
+                images = len(contents(tmp_path / "killed"))
+                time.sleep(0.002)
+            os.kill(child, signal.SIGKILL)
+            assert int(run.stdout.readline()) == -signal.SIGKILL
     assert not (tmp_path / "killed" / "synthetic.parquet").exists()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,11 +1,12 @@
 """Where images are read, encoded and drawn when one machine is not enough."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from nameonly.backbones import Backbone
+from nameonly.images import Transform
 from nameonly.journal import OnProgress
+from nameonly.store import FeatureStore
 from nameonly.synthesis._drawing import Drawn, Piece
 from nameonly.synthesis.text_to_image import TextToImage
 from nameonly.types import ImageSet, Location
@@ -26,11 +27,17 @@ class Engine(Protocol):
         ...
 
     def encode(
-        self, images: ImageSet, backbone: Backbone, cache: Path, on_progress: OnProgress | None
+        self,
+        images: ImageSet,
+        backbone: Backbone,
+        store: FeatureStore,
+        on_progress: OnProgress | None,
+        transform: Transform | None = None,
     ) -> int:
         """Put the features that the store lacks there, and return how many these were.
 
-        Images that cannot be decoded are left to the run.
+        Images that cannot be decoded are left to the run. Where a transform is given, what it makes
+        of the images is encoded.
 
         Raises:
             ValueError: If the engine cannot work.

@@ -22,9 +22,9 @@ from jaxtyping import Float32
 from PIL import Image
 
 from nameonly.backbones import Backbone
-from nameonly.encoding import LOADERS, ROWS_PER_SHARD, SECONDS_PER_SHARD, open_store
+from nameonly.encoding import LOADERS, ROWS_PER_SHARD, SECONDS_PER_SHARD
 from nameonly.extras import import_extra
-from nameonly.images import ROWS_AT_ONCE, BadImageError, hash_locations, load_as
+from nameonly.images import ROWS_AT_ONCE, BadImageError, Transform, hash_locations, load_as
 from nameonly.journal import OnProgress
 from nameonly.store import FeatureStore
 from nameonly.synthesis._drawing import Drawn, Piece
@@ -83,22 +83,28 @@ class RayEngine:
                     on_progress(done, len(locations))
 
     def encode(
-        self, images: ImageSet, backbone: Backbone, cache: Path, on_progress: OnProgress | None
+        self,
+        images: ImageSet,
+        backbone: Backbone,
+        store: FeatureStore,
+        on_progress: OnProgress | None,
+        transform: Transform | None = None,
     ) -> int:
         """Put the features that the store lacks there, and return how many these were.
+
+        The transform is sent to the workers, and so must be a function or an object by its name.
 
         Raises:
             ValueError: If Ray is not installed or cannot work, a worker has another model, or a
                 store answers no more.
         """
-        store = open_store(cache, "images", backbone)
         first = images.first_rows()
         missing = store.missing(first)
         if not missing:
             return 0
         known, done = len(first) - len(missing), 0
         with _cluster() as ray, _Writer(store) as writer:
-            for batch in self._encoded(ray, _items(images, missing), backbone):
+            for batch in self._encoded(ray, _items(images, missing), backbone, transform):
                 writer.add(batch["id"].tolist(), batch["values"])
                 done += len(batch["id"])
                 if on_progress is not None:
@@ -106,14 +112,18 @@ class RayEngine:
         return done
 
     def _encoded(
-        self, ray: Any, items: list[dict[str, Any]], backbone: Backbone
+        self,
+        ray: Any,
+        items: list[dict[str, Any]],
+        backbone: Backbone,
+        transform: Transform | None,
     ) -> Iterator[dict[str, np.ndarray]]:
         pool = ray.data.ActorPoolStrategy(size=self.workers)
         portable, key = _portable(backbone, self.gpus_per_worker), dict(backbone.image_key)
         n_blocks = -(-len(items) // backbone.batch_size)
         decoded = ray.data.from_items(items, override_num_blocks=n_blocks).map_batches(
             _Decoder,
-            fn_constructor_args=(portable, Path.cwd()),
+            fn_constructor_args=(portable, transform, Path.cwd()),
             batch_size=backbone.batch_size,
             num_cpus=1,
             compute=pool,
@@ -186,11 +196,11 @@ def _hash(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Decoder:
-    """Reads, decodes and preprocesses; leaves out what cannot be decoded."""
+    """Reads, decodes, transforms and preprocesses; leaves out what cannot be decoded."""
 
-    def __init__(self, backbone: Backbone, folder: Path) -> None:
+    def __init__(self, backbone: Backbone, transform: Transform | None, folder: Path) -> None:
         _stand_in(folder)
-        self._backbone = backbone
+        self._backbone, self._transform = backbone, transform
         # gives a batch without images the shape of the others
         self._none = backbone.preprocess(Image.new("RGB", (32, 32))).numpy()
 
@@ -209,9 +219,12 @@ class _Decoder:
     ) -> Float32[np.ndarray, "3 h w"] | None:
         for place in places:
             try:
-                pixels: np.ndarray = self._backbone.preprocess(load_as(place, image_id)).numpy()
+                image = load_as(place, image_id)
             except BadImageError:
                 continue
+            if self._transform is not None:
+                image = self._transform(image_id, image)
+            pixels: np.ndarray = self._backbone.preprocess(image).numpy()
             return pixels
         return None
 

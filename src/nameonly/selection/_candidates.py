@@ -115,7 +115,9 @@ def features_by_backbone(
             assert backbone is not None and task.images is not None
             with TemporaryDirectory() as folder:
                 cache = task.cache or Path(folder)
-                found[name] = features_in_order(task.images, backbone, cache, task.on_progress)
+                found[name] = features_in_order(
+                    task.images, backbone, cache, task.on_progress, task.engine
+                )
     return found
 
 
