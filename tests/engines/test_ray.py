@@ -21,7 +21,7 @@ from stores import RangeWeb, free_port, web
 import nameonly
 from nameonly.classifier import open_backbone
 from nameonly.encoding import _View, open_store
-from nameonly.engines.ray import RayEngine, _Decoder, _Drawer, _first_error
+from nameonly.engines.ray import RayEngine, _Decoder, _Drawer, _first_error, cpus_each
 from nameonly.generation import Generation, Wanted, generate
 from nameonly.images import load, open_images
 from nameonly.synthetic import read_table
@@ -273,6 +273,31 @@ def test_a_worker_with_another_model_stops_the_run(tmp_path):
     assert row["number"] == 0 and pixels.shape[2] == 3
     with pytest.raises(ValueError, match="a worker would make images by"):
         _Drawer(made, {**made.facts, "revision": "another"}, Path.cwd())(piece)
+
+
+@pytest.mark.parametrize(
+    ("there", "processes", "each"), [(2.0, 4, 0.5), (4.0, 6, 0.66), (8.0, 4, 1.0), (0.0, 2, 1.0)]
+)
+def test_all_processes_find_room_at_once(there, processes, each):
+    assert cpus_each(there, processes) == each
+    assert each * processes <= there or not there
+
+
+class Cluster:
+    """What Ray says of its machines."""
+
+    def __init__(self, **resources):
+        self.resources = resources
+
+    def cluster_resources(self):
+        return self.resources
+
+
+def test_no_more_workers_than_have_work_and_a_gpu():
+    assert RayEngine(4)._size(Cluster(CPU=1.0), 3) == 3
+    assert RayEngine(4, 0.5)._size(Cluster(GPU=1.0), 9) == 2
+    with pytest.raises(ValueError, match=r"a worker shall have 1 GPUs, and the cluster has 0;"):
+        RayEngine(4, 1.0)._size(Cluster(CPU=8.0), 9)
 
 
 @pytest.mark.parametrize(("workers_", "gpus"), [(0, 0.0), (1, -0.5)])

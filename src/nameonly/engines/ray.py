@@ -5,6 +5,7 @@ pieces of the backbone's batch size. Features come to this process, which alone 
 """
 
 import logging
+import math
 import os
 import re
 import socket
@@ -72,8 +73,11 @@ class RayEngine:
         ]
         done = 0
         with _cluster() as ray:
-            work = ray.data.from_items(items).map_batches(
-                _hash, batch_size=1, num_cpus=1, compute=ray.data.TaskPoolStrategy(self.workers)
+            work = ray.data.from_items(items, override_num_blocks=max(1, len(items))).map_batches(
+                _hash,
+                batch_size=1,
+                num_cpus=1,
+                compute=ray.data.TaskPoolStrategy(min(self.workers, max(1, len(items)))),
             )
             for batch in work.iter_batches(batch_size=None, batch_format="numpy"):
                 for image_id, problem in zip(batch["id"], batch["problem"], strict=True):
@@ -118,14 +122,15 @@ class RayEngine:
         backbone: Backbone,
         transform: Transform | None,
     ) -> Iterator[dict[str, np.ndarray]]:
-        pool = ray.data.ActorPoolStrategy(size=self.workers)
-        portable, key = _portable(backbone, self.gpus_per_worker), dict(backbone.image_key)
         n_blocks = -(-len(items) // backbone.batch_size)
+        size = self._size(ray, n_blocks)
+        pool, cpus = ray.data.ActorPoolStrategy(size=size), cpus_each(_total(ray, "CPU"), 2 * size)
+        portable, key = _portable(backbone, self.gpus_per_worker), dict(backbone.image_key)
         decoded = ray.data.from_items(items, override_num_blocks=n_blocks).map_batches(
             _Decoder,
             fn_constructor_args=(portable, transform, Path.cwd()),
             batch_size=backbone.batch_size,
-            num_cpus=1,
+            num_cpus=cpus,
             compute=pool,
         )
         # images that cannot be decoded are gone now, so that whole batches can be cut
@@ -134,7 +139,7 @@ class RayEngine:
             _Encoder,
             fn_constructor_args=(portable, key, Path.cwd()),
             batch_size=None,
-            num_cpus=1,
+            num_cpus=cpus,
             num_gpus=self.gpus_per_worker,
             compute=pool,
         )
@@ -154,16 +159,45 @@ class RayEngine:
         fields = {"dtype": facts["dtype"], "device": "cuda" if self.gpus_per_worker else "cpu"}
         items = [{"piece": piece} for piece in pieces]
         with _cluster() as ray:
+            size = self._size(ray, len(items))
             work = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
                 _Drawer,
                 fn_constructor_args=(replace(generator, **fields), facts, Path.cwd()),
                 batch_size=1,
-                num_cpus=1,
+                num_cpus=cpus_each(_total(ray, "CPU"), size),
                 num_gpus=self.gpus_per_worker,
-                compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(items))),
+                compute=ray.data.ActorPoolStrategy(size=size),
             )
             for batch in work.iter_batches(batch_size=None, batch_format="numpy"):
                 yield from batch["drawn"]
+
+    def _size(self, ray: Any, n_pieces: int) -> int:
+        """Return how many processes to start: no more than have work and a GPU.
+
+        Raises:
+            ValueError: If there is no GPU for one.
+        """
+        size = min(self.workers, n_pieces)
+        if not self.gpus_per_worker:
+            return size
+        there = _total(ray, "GPU")
+        if there < self.gpus_per_worker:
+            raise ValueError(
+                f"Ray: a worker shall have {self.gpus_per_worker:g} GPUs, and the cluster has "
+                f"{there:g}; start machines with GPUs first, or leave --gpus-per-worker out"
+            )
+        return min(size, int(there / self.gpus_per_worker))
+
+
+def _total(ray: Any, kind: str) -> float:
+    return float(ray.cluster_resources().get(kind, 0.0))
+
+
+def cpus_each(there: float, processes: int) -> float:
+    """Return the share of a CPU for each of so many processes that must run at once."""
+    # asked for whole ones that are not there, Ray would start the processes that encode, and those
+    # that decode for them would wait for ever
+    return min(1.0, math.floor(100 * there / processes) / 100) or 1.0
 
 
 def _items(images: ImageSet, wanted: Sequence[str]) -> list[dict[str, Any]]:
