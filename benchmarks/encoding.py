@@ -351,11 +351,12 @@ def main() -> None:
                 lines.append(f"| {way} | {told(speeds, 1)} | {told(ratios, 2)} |")
                 figures[f"{title}: {way}"] = statistics.median(speeds)
                 figures[f"{title}: nameonly / {way}"] = statistics.median(ratios)
-            lines += ["", *(f"- {name}: {value:.2g}" for name, value in agreed.items()), ""]
+            lines += ["", *(f"- {name}: {value:.4g}" for name, value in agreed.items()), ""]
             figures |= {f"{title}: {name}": value for name, value in agreed.items()}
+            write("encoding", figures, lines)  # an hour may follow
         if asked.variants:
             lines += ["The bare model in other forms:", "", "| | images/s |", "| --- | ---: |"]
-            for name, speed in variants(found.clip, asked.parts).items():
+            for name, speed in variants(found.clip, min(5, asked.parts)).items():
                 lines.append(f"| {name} | {speed:.1f} |")
                 figures[f"variant: {name}"] = speed
     write("encoding", figures, lines)
