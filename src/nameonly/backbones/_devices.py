@@ -6,10 +6,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from nameonly.backbones import Backbone
+
+# the allocator gives larger results back to the system each time, and to touch their pages anew
+# takes longer than much of the computing: 15 to 20 % of all time for a ViT-B/32 (decisions/0008)
+PASS_BYTES = 10 << 20
 
 
 def choose_device(device: str) -> torch.device:
@@ -44,6 +48,43 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     native = any(capabilities.get(k) for k in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))
     return torch.bfloat16 if device.type == "cpu" and native else torch.float32
+
+
+def in_passes(
+    encode: Callable[[Float[Tensor, "n 3 h w"]], Float[Tensor, "n d"]],
+    pixels: Float[Tensor, "n 3 h w"],
+    device: torch.device,
+    tower: nn.Module,
+) -> Float[Tensor, "n d"]:
+    """Encode a batch: on a processor by few images at a time, elsewhere at once where it fits.
+
+    Args:
+        encode: Encodes some of them in one forward pass.
+        pixels: The batch.
+        device: That it is encoded on.
+        tower: The network that does it.
+
+    Raises:
+        ValueError: If the memory does not hold one image.
+    """
+    few = images_a_pass(tower, pixels) if device.type == "cpu" else None
+    parts = (pixels,) if few is None else torch.split(pixels, few)
+    return torch.cat([in_halves(encode, part, device) for part in parts])
+
+
+def images_a_pass(tower: nn.Module, pixels: Float[Tensor, "n 3 h w"]) -> int | None:
+    """Return of how many images the widest result in between stays within ``PASS_BYTES``.
+
+    None where the network is no transformer on patches: those of others shrink from stage to stage.
+    """
+    convolutions = [part for part in tower.modules() if isinstance(part, nn.Conv2d)]
+    widths = [part.out_features for part in tower.modules() if isinstance(part, nn.Linear)]
+    if len(convolutions) != 1 or convolutions[0].kernel_size != convolutions[0].stride:
+        return None
+    down, across = convolutions[0].kernel_size
+    tokens = (pixels.shape[2] // down) * (pixels.shape[3] // across) + 1
+    each = tokens * max(widths, default=1) * next(tower.parameters()).element_size()
+    return int(max(1, PASS_BYTES // each))
 
 
 def in_halves(

@@ -28,7 +28,7 @@ from nameonly.backbones._devices import (
     choose_device,
     choose_dtype,
     encode_in_batches,
-    in_halves,
+    in_passes,
     unit_rows,
 )
 from nameonly.backbones._hub import hub_refusal
@@ -255,7 +255,7 @@ class ClipBackbone:
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        """Encode preprocessed images in one forward pass, or several where memory is short.
+        """Encode preprocessed images in one forward pass, or several where that is better.
 
         Raises:
             FloatingPointError: If the model gives a value that is not finite.
@@ -266,7 +266,7 @@ class ClipBackbone:
             moved = part.to(self.resolved_device, self.resolved_dtype)
             return self._unit_rows(self.network.get_image_features(pixel_values=moved))
 
-        return in_halves(forward, pixels, self.resolved_device)
+        return in_passes(forward, pixels, self.resolved_device, self.network.vision_model)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
         """Preprocess and encode RGB images, ``batch_size`` at a time."""

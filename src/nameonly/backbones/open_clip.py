@@ -27,7 +27,7 @@ from nameonly.backbones._devices import (
     choose_device,
     choose_dtype,
     encode_in_batches,
-    in_halves,
+    in_passes,
     unit_rows,
 )
 from nameonly.backbones._open_clip_source import (
@@ -231,7 +231,7 @@ class OpenClipBackbone:
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        """Encode preprocessed images in one forward pass, or several where memory is short.
+        """Encode preprocessed images in one forward pass, or several where that is better.
 
         Raises:
             FloatingPointError: If the model gives a value that is not finite.
@@ -242,7 +242,7 @@ class OpenClipBackbone:
             rows = self.network.encode_image(part.to(self.resolved_device, self.resolved_dtype))
             return unit_rows(rows, self.name, self.resolved_dtype)
 
-        return in_halves(forward, pixels, self.resolved_device)
+        return in_passes(forward, pixels, self.resolved_device, self.network.visual)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
         """Preprocess and encode RGB images, ``batch_size`` at a time."""
