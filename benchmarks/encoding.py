@@ -1,6 +1,7 @@
 """Image files to features: nameonly beside plain loops and the limit, ViT-B/32 shape, one run.
 
 uv run python benchmarks/encoding.py [--images 5000] [--large 1000] [--parts 20] [--variants]
+    [--name NAME]
 
 Peers are (a) open_clip as its README shows it, one image at a time, and the same in batches,
 (b) the zero-shot pipeline of transformers, and (c) the reader of clip-retrieval with its own
@@ -264,6 +265,7 @@ def variants(backbone: ClipBackbone, repeats: int) -> dict[str, float]:
     network, pixels = backbone.network, torch.rand(BATCH, 3, 224, 224)
     forms: dict[str, Callable[[Tensor], object]] = {
         "torch": lambda x: network.get_image_features(pixel_values=x),
+        "torch, as nameonly calls it": backbone.encode_pixels,
         "torch, channels last": lambda x: network.get_image_features(
             pixel_values=x.to(memory_format=torch.channels_last)
         ),
@@ -327,6 +329,7 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=1000)
     parser.add_argument("--parts", type=int, default=20)
     parser.add_argument("--variants", action="store_true")
+    parser.add_argument("--name", default="encoding", help="of the page")
     asked = parser.parse_args()
     torch.set_num_threads(2)
     figures: dict[str, float] = {}
@@ -353,13 +356,13 @@ def main() -> None:
                 figures[f"{title}: nameonly / {way}"] = statistics.median(ratios)
             lines += ["", *(f"- {name}: {value:.4g}" for name, value in agreed.items()), ""]
             figures |= {f"{title}: {name}": value for name, value in agreed.items()}
-            write("encoding", figures, lines)  # an hour may follow
+            write(asked.name, figures, lines)  # an hour may follow
         if asked.variants:
             lines += ["The bare model in other forms:", "", "| | images/s |", "| --- | ---: |"]
             for name, speed in variants(found.clip, min(5, asked.parts)).items():
                 lines.append(f"| {name} | {speed:.1f} |")
                 figures[f"variant: {name}"] = speed
-    write("encoding", figures, lines)
+    write(asked.name, figures, lines)
 
 
 if __name__ == "__main__":
