@@ -21,7 +21,7 @@ Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
     typer.Option(help="auto takes bfloat16 where the processor has it, else float32."),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images encoded at a time.")]
 EngineName = Annotated[
     Literal["local", "ray"],
     typer.Option("--engine", help="Where images are read, encoded or drawn: here, or by Ray's."),

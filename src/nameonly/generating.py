@@ -17,6 +17,7 @@ from nameonly import methods
 from nameonly.adapters import Adapter
 from nameonly.adapters._mixed import MixedScorer
 from nameonly.encoding import features_in_order
+from nameonly.engines import Engine
 from nameonly.learning import encoded_anew
 from nameonly.ops.labelling import hard_candidates
 from nameonly.pseudo_labels import PseudoLabeller
@@ -29,7 +30,7 @@ from nameonly.synthesis.domain_lora import DomainLora
 from nameonly.synthesis.prompt_tricks import PromptTricks
 from nameonly.synthesis.support_set import SupportSet
 from nameonly.synthesis.text_to_image import TextToImage
-from nameonly.synthetic import ImageRequest
+from nameonly.synthetic import ImageRequest, SyntheticImages
 from nameonly.task import Adapted, Support, Task
 from nameonly.types import ImageSet, LabelSpace, PseudoLabels, TextClassifier
 
@@ -247,6 +248,22 @@ def foretell(
         note(f"still to come, as a few steps tell: about {', about '.join(told)}")
 
 
+def drawn(
+    generator: TextToImage,
+    requests: Sequence[ImageRequest],
+    folder: Path,
+    hear: Callable[[int, int], None] | None,
+    engine: Engine | None,
+) -> SyntheticImages:
+    """Draw here, or on other machines where there is an engine; see ``TextToImage.generate``.
+
+    Raises:
+        ValueError: If that fails, or the engine cannot work.
+    """
+    elsewhere = None if engine is None else partial(engine.draw, generator)
+    return generator.generate(requests, folder, hear, elsewhere)
+
+
 def adapted_to_task(
     task: Task,
     generator: TextToImage,
@@ -279,6 +296,7 @@ def adapted_to_task(
     with held(folder.with_suffix(".lock"), partial(task.note, WAITING)):
         if not trained_for(folder):
             n = int((labels.labels >= 0).sum())
+            # what is tried here says nothing of how long other machines draw
             wanted = requests if task.engine is None else ()
             foretell(task.on_note, generator, wanted, folder, Adaptation(learner, n, folder))
         return adapt_generator(generator, learner, captions, folder, task.on_progress)
@@ -311,8 +329,7 @@ def made_support(
     with held(folder / LOCK, partial(task.note, WAITING)):
         if engine is None:  # what is tried here says nothing of other machines
             foretell(task.on_note, generator, requests, folder)
-        elsewhere = None if engine is None else partial(engine.draw, generator)
-        made = generator.generate(requests, folder, task.on_progress, elsewhere)
+        made = drawn(generator, requests, folder, task.on_progress, engine)
     features = features_in_order(made.images, task.backbone, _cache(task), task.on_progress, engine)
     labels = made.labels(task.label_space)
     return Support(features, made.images, labels, settings, made.rows, folder)

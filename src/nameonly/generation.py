@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from nameonly.generating import (
     Captions,
     adapt_generator,
     check_adaptable,
+    drawn,
     expected,
     foretell,
 )
@@ -210,7 +211,7 @@ def _made(
     if compared:
         with journal.stage("draw unadapted"):
             plain = replace(parts.text_to_image, lora="")  # not kept beside the weights in training
-            _draw(wanted, plain, compared, out / UNADAPTED, journal)
+            drawn(plain, compared, out / UNADAPTED, journal.on_progress, wanted.engine)
             del plain
     if captions is not None:
         with journal.stage("adapt"):
@@ -219,7 +220,7 @@ def _made(
             )
         parts = replace(parts, text_to_image=generator)
     with journal.stage("generate"):
-        made = _draw(wanted, parts.text_to_image, requests, out, journal)
+        made = drawn(parts.text_to_image, requests, out, journal.on_progress, wanted.engine)
     if parts.filter is not None:
         with journal.stage("filter"):
             made = _filter(wanted, parts.filter, out)
@@ -227,18 +228,6 @@ def _made(
         _report(wanted, made, real, out)
     made.labels(wanted.label_space)  # no class may be empty
     return made
-
-
-def _draw(
-    wanted: Wanted,
-    generator: TextToImage,
-    requests: Sequence[ImageRequest],
-    out: Path,
-    journal: Journal,
-) -> SyntheticImages:
-    """Draw here or on other machines."""
-    elsewhere = None if wanted.engine is None else partial(wanted.engine.draw, generator)
-    return generator.generate(requests, out, journal.on_progress, elsewhere)
 
 
 def _adaptation(

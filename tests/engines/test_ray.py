@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,14 +20,20 @@ from diffusion_models import CLASSES, generator, new_model, requests
 from stores import RangeWeb, free_port, web
 
 import nameonly
+from nameonly import generating
 from nameonly.classifier import open_backbone
 from nameonly.encoding import _View, open_store
 from nameonly.engines.ray import RayEngine, _Decoder, _Drawer, _first_error, cpus_each
+from nameonly.generating import adapted_to_task
 from nameonly.generation import Generation, Wanted, generate
 from nameonly.images import load, open_images
+from nameonly.loop import Schedule
+from nameonly.pseudo_labels.top_k_per_class import TopKPerClass
+from nameonly.synthesis.domain_lora import DomainLora
 from nameonly.synthetic import read_table
 
 HERE = Path(__file__).parents[1]
+SHORT = Schedule(1, 8, 1e-2)
 OPTIONS = ["--classes", "0,1,2,3,4,5,6,7,8,9", "--recipe", "zero_shot", "--backbone", "tiny"]
 OPTIONS += ["--batch-size", "16", "--device", "cpu", "--dtype", "float32"]
 
@@ -238,6 +245,19 @@ def test_what_a_recipe_draws_comes_from_the_engine_too(photos, tmp_path):
     assert run.table.equals(local.table)
     made = [pictures(tmp_path / name / "synthetic") for name in "12"]
     assert made[0] == made[1] and len(made[0]) == drawn
+
+
+def test_how_long_other_machines_draw_is_not_foretold(digit_task, tmp_path, monkeypatch):
+    monkeypatch.setattr(generating, "WORTH_TRYING", 1)
+    parts = generator(new_model(tmp_path / "model"), steps=2), DomainLora(2, schedule=SHORT)
+    asked, told = requests(2), {}
+    for engine in (None, Here()):
+        notes = told[engine is None] = []
+        cache = tmp_path / str(len(told))
+        task = replace(digit_task[0], cache=cache, engine=engine, on_note=notes.append)
+        adapted_to_task(task, *parts, TopKPerClass(1), asked)
+    assert "of training the LoRA" in told[True][0] and "of drawing" in told[True][0]
+    assert "of training the LoRA" in told[False][0] and "of drawing" not in told[False][0]
 
 
 def test_a_worker_makes_the_views_that_this_process_would(photos):

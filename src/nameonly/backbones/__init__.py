@@ -37,7 +37,7 @@ class Backbone(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Images per forward pass."""
+        """Images encoded at a time."""
         ...
 
     @property
@@ -60,7 +60,7 @@ class Backbone(Protocol):
         ...
 
     def encode_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        """Encode preprocessed images in one forward pass."""
+        """Encode preprocessed images, a batch."""
         ...
 
     def encode_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:

@@ -22,7 +22,7 @@ from nameonly.backbones._devices import (
     choose_device,
     choose_dtype,
     encode_in_batches,
-    in_halves,
+    in_passes,
 )
 from nameonly.backbones._hub import hub_folder
 from nameonly.backbones._image_only import ImageOnly
@@ -159,7 +159,7 @@ class NetworkBackbone(ImageOnly):
         options: Further arguments of ``timm.create_model``.
         device: ``"auto"``, or what ``torch.device`` takes.
         dtype: What the network computes in.
-        batch_size: Images per forward pass.
+        batch_size: Images encoded at a time.
     """
 
     architecture: str
@@ -247,7 +247,7 @@ class NetworkBackbone(ImageOnly):
             found: Tensor = self.network(part.to(device, dtype)).float().cpu()
             return found
 
-        logits = in_halves(forward, pixels, device)
+        logits = in_passes(forward, pixels, device, self.network)
         if not torch.isfinite(logits).all():
             raise FloatingPointError(f"{self.name} gave values that are not finite in {dtype}")
         return logits

@@ -58,7 +58,7 @@ class PromptedBackbone:
 
     @property
     def batch_size(self) -> int:
-        """Images per forward pass."""
+        """Images encoded at a time."""
         return self.base.batch_size
 
     @property

@@ -70,7 +70,7 @@ class ClipBackbone:
         dtype: ``"auto"`` takes bfloat16 where the processor has it, else float32. Features leave
             as float32 whatever it is.
         revision: Branch, tag or commit on the hub.
-        batch_size: Images per forward pass.
+        batch_size: Images encoded at a time.
     """
 
     model: str = "openai/clip-vit-base-patch32"
@@ -255,7 +255,7 @@ class ClipBackbone:
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        """Encode preprocessed images in one forward pass, or several where that is better.
+        """Encode preprocessed images in one forward pass, or several, see ``_devices``.
 
         Raises:
             FloatingPointError: If the model gives a value that is not finite.

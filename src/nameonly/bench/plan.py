@@ -130,7 +130,7 @@ class Plan:
         backbone: A hub id, a local folder, ``"tiny"``.
         dtype: Of the backbone.
         device: Of the backbone.
-        batch_size: Images per forward pass.
+        batch_size: Images encoded at a time.
         threads: Of torch; None leaves them.
         templates: The data set's templates of the shared protocol, its customary ones, or those of
             each recipe.
