@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-WIDTH = 512
-# features that are mapped count for nothing; own ones are read and made unit rows
-CASES = {"store": (10_000, 2_500), "own": (5_000, 5 * 4 * WIDTH)}
+# features that are mapped count for nothing
+CASES = {"store": (10_000, 2_500), "predict": (20_000, 2_000)}
 # torch's threads do not survive the forks in which it measures, so pytest's process cannot
 PROGRAM = """
 import json, sys

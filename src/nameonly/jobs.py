@@ -16,8 +16,9 @@ from PIL import Image
 
 from nameonly import estimate, methods, outputs
 from nameonly.backbones import Backbone
+from nameonly.backbones._feature_file import is_feature_file
 from nameonly.backbones._network import NetworkBackbone
-from nameonly.backbones.precomputed import PrecomputedBackbone, is_feature_file
+from nameonly.backbones.precomputed import PrecomputedBackbone
 from nameonly.card import classifier_card
 from nameonly.classifier import Classifier, load, open_backbone, scorer_name
 from nameonly.engines import Engine

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from nameonly.assessment import Assessment, assess, find_level
 from nameonly.backbones import Backbone
-from nameonly.backbones.precomputed import PrecomputedBackbone, is_feature_file
+from nameonly.backbones._feature_file import is_feature_file
+from nameonly.backbones.precomputed import PrecomputedBackbone
 from nameonly.classifier import Classifier
 from nameonly.encoding import encode_image_set
 from nameonly.engines import Engine

@@ -1,11 +1,16 @@
 import json
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from nameonly.backbones.precomputed import PrecomputedBackbone, is_feature_file
+from nameonly.backbones import _feature_file
+from nameonly.backbones._feature_file import is_feature_file
+from nameonly.backbones.precomputed import PrecomputedBackbone
 from nameonly.types import LabelSpace
 
 
@@ -97,6 +102,75 @@ def test_pickled_and_broken_files_are_refused(tmp_path):
         _ = PrecomputedBackbone(str(broken)).features
     with pytest.raises(ValueError, match="no feature file"):
         _ = PrecomputedBackbone(str(tmp_path / "none.npz")).features
+
+
+def stored_as(kind, path, arrays):
+    """Write the features in one of the ways in which they can lie on a disk."""
+    if kind == "safetensors":
+        path = path.with_suffix(".safetensors")
+        save_file({key: torch.from_numpy(value) for key, value in arrays.items()}, path)
+    elif kind == "compressed":
+        np.savez_compressed(path, **arrays)
+    elif kind == "by column":
+        np.savez(path, **{**arrays, "features": np.asfortranarray(arrays["features"])})
+    else:
+        np.savez(path, **arrays)
+    return PrecomputedBackbone(str(path))
+
+
+@pytest.fixture
+def many():
+    generator = np.random.default_rng(0)
+    rows = 2 * _feature_file.ROWS_AT_ONCE + 7
+    return {"features": generator.standard_normal((rows, 8), np.float32)}
+
+
+KINDS = ("safetensors", "plain", "compressed", "by column")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_large_lies_in_a_file_without_a_name(kind, many, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(_feature_file, "MAPPED_BYTES", 4 * many["features"].size - 1)
+    values = stored_as(kind, tmp_path / "f.npz", many).features.values
+    rows = torch.from_numpy(many["features"])
+    assert torch.equal(values, torch.nn.functional.normalize(rows, dim=1))
+    assert list((tmp_path / "temporary").iterdir()) == []
+    if sys.platform == "linux":
+        assert f" {tmp_path / 'temporary'}/" in Path("/proc/self/maps").read_text()
+        del values
+        assert f" {tmp_path / 'temporary'}/" not in Path("/proc/self/maps").read_text()
+
+
+def test_memory_must_do_where_the_disk_is_full(many, tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource")
+    backbone = stored_as("plain", tmp_path / "f.npz", many)
+    monkeypatch.setattr(_feature_file, "MAPPED_BYTES", 0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        values = backbone.features.values
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    torch.testing.assert_close(values.norm(dim=1), torch.ones(len(values)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bad_rows_are_counted_in_all_of_the_file(kind, many, tmp_path):
+    many["features"][[3, 5_000, 8_000]] = 0
+    many["features"][8_195, 2] = np.nan
+    with pytest.raises(ValueError, match=r"4 rows .* first \[3, 5000, 8000, 8195\]"):
+        _ = stored_as(kind, tmp_path / "f.npz", many).features
+
+
+@pytest.mark.parametrize("kind", ["plain", "compressed"])
+def test_rows_damaged_anywhere_are_refused(kind, many, tmp_path):
+    backbone, path = stored_as(kind, tmp_path / "f.npz", many), tmp_path / "f.npz"
+    sound = path.read_bytes()
+    path.write_bytes(sound[:200_000] + b"\0\1\2\3" + sound[200_004:])
+    with pytest.raises(ValueError, match=r"cannot read .*f\.npz"):
+        _ = backbone.features
 
 
 def test_only_files_of_features_are_taken_for_such():

@@ -20,7 +20,7 @@ from awkward import encode, plain, png_header
 from PIL import Image
 
 from nameonly import auditing, structured_files
-from nameonly.backbones.precomputed import read_arrays
+from nameonly.backbones._feature_file import read_arrays
 from nameonly.classifier import load
 from nameonly.export.formats import Wanted, export_run
 from nameonly.images import load as load_image

@@ -16,8 +16,9 @@ from nameonly.decisions.argmax import Argmax
 from nameonly.images import open_images
 from nameonly.loop import Schedule, with_short_warmup
 from nameonly.ops.labelling import hard_candidates
+from nameonly.ops.room import reserve
 from nameonly.training import _pixels
-from nameonly.training._pixels import cut, random_crops, reserve, store_pixels
+from nameonly.training._pixels import cut, random_crops, store_pixels
 from nameonly.training._targets import image_weights, mix, training_targets
 from nameonly.training.image_classifier import MODERN, ImageClassifier
 from nameonly.types import ImageSet, LabelSpace, PseudoLabels

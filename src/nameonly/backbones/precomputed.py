@@ -12,86 +12,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from nameonly.backbones._feature_file import EXPECTED, read_arrays, unit_matrix
 from nameonly.backbones._image_only import ImageOnly
-from nameonly.sources.remote import is_remote
 from nameonly.types import Features, LabelSpace, TextClassifier, class_key
 
 __all__ = ["PrecomputedBackbone"]
-
-SUFFIXES = (".npz", ".safetensors")
-EXPECTED = (
-    "expected an npz or safetensors file with 'features' (n, d) and 'text_weights' (c, d), and as "
-    "you like 'ids' (n), 'class_names' (c), 'logit_scale' (default 100)"
-)
-
-
-def is_feature_file(source: object) -> bool:
-    """Return whether a source names a file of features rather than images."""
-    named = isinstance(source, str | Path) and str(source).lower().endswith(SUFFIXES)
-    return named and not is_remote(str(source))
-
-
-def read_arrays(path: Path) -> dict[str, Any]:
-    """Read the arrays of a feature file; text in safetensors is JSON in its metadata.
-
-    Raises:
-        ValueError: If the file is missing, damaged, or holds pickled objects.
-    """
-    if not path.is_file():
-        raise ValueError(f"no feature file at {path}; {EXPECTED}")
-    try:
-        if path.suffix.lower() == ".npz":
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                return {key: archive[key] for key in archive.files}
-        return _read_safetensors(path)
-    except Exception as error:  # numpy, zipfile, zlib and safetensors each raise their own
-        raise ValueError(f"cannot read {path}: {error}; {EXPECTED}") from error
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    import json
-
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        arrays: dict[str, Any] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        metadata = file.metadata() or {}
-    for key in ("ids", "class_names"):
-        if key in metadata:
-            arrays[key] = json.loads(metadata[key])
-    if "logit_scale" in metadata:
-        arrays["logit_scale"] = float(metadata["logit_scale"])
-    return arrays
-
-
-def unit_matrix(path: Path, key: str, value: Any) -> Float[Tensor, "n d"]:
-    """Return a matrix as float32 unit rows.
-
-    Raises:
-        ValueError: If it is not a finite matrix of numbers, or a row is zero.
-    """
-    array = value if isinstance(value, Tensor) else np.asarray(value)
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(
-            f"{path}: {key!r} must be a matrix with rows, got shape {tuple(array.shape)}"
-        )
-    if isinstance(array, np.ndarray) and array.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: {key!r} must hold numbers, got {array.dtype}")
-    matrix = torch.as_tensor(array).float()
-    bad = ~torch.isfinite(matrix).all(dim=1)
-    bad |= matrix.abs().sum(dim=1) == 0
-    if bad.any():
-        rows = bad.nonzero().flatten().tolist()
-        raise ValueError(
-            f"{path}: {key!r} has {len(rows)} rows that are zero or not finite, first {rows[:5]}"
-        )
-    return normalize(matrix, dim=1)
 
 
 @dataclass(frozen=True)
@@ -114,7 +43,7 @@ class PrecomputedBackbone(ImageOnly):
 
     @cached_property
     def arrays(self) -> dict[str, Any]:
-        """The file's arrays, read once."""
+        """The file's arrays, read once; of the features, where they are."""
         arrays = read_arrays(Path(self.path))
         if "features" not in arrays:
             raise ValueError(f"{self.path} has {sorted(arrays)}, no 'features'; {EXPECTED}")
@@ -221,7 +150,8 @@ class PrecomputedBackbone(ImageOnly):
     @cached_property
     def image_key(self) -> Mapping[str, str]:
         """Name and a hash of the file."""
-        digest = hashlib.sha256(Path(self.path).read_bytes()).hexdigest()[:16]
+        with Path(self.path).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
         return {"backbone": self.name, "revision": digest, "dtype": "float32"}
 
     @property

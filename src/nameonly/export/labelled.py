@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float32
 
-from nameonly.backbones.precomputed import is_feature_file
+from nameonly.backbones._feature_file import is_feature_file
 from nameonly.images import Quarantined, open_images
 from nameonly.journal import OnProgress
 from nameonly.pipeline import ImageSpec

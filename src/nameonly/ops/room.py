@@ -1,8 +1,16 @@
-"""Whether what grows with images times classes fits into memory."""
+"""Room for what is large: whether scores fit into memory, and arrays that lie on the disk."""
 
+import errno
+import math
+import os
 from pathlib import Path
+from tempfile import TemporaryFile
+
+import numpy as np
 
 BYTES = 4
+# what a file system says that cannot give out its room beforehand
+UNABLE = (errno.EINVAL, errno.EOPNOTSUPP)
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
@@ -37,3 +45,37 @@ def check_room(n: int, c: int, arrays: int, free: int | None) -> None:
         f"(here about {fit:,} fit: --limit, then `nameonly predict` for the others in parts), or "
         "fewer classes"
     )
+
+
+def nameless_array(shape: tuple[int, ...], dtype: type[np.generic], folder: Path) -> np.ndarray:
+    """Return an array of zeros in a file without a name, which not even a kill leaves behind.
+
+    Args:
+        shape: Of the array, none of it zero.
+        dtype: Of its numbers.
+        folder: Of the file; it is made where there is none.
+
+    Raises:
+        OSError: If the folder has no room for the file or cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder) as file:
+        reserve(file.fileno(), math.prod(shape) * np.dtype(dtype).itemsize)
+        return np.memmap(file, dtype, "r+", shape=shape)
+
+
+def reserve(file: int, n_bytes: int) -> None:
+    """Take an open file's room from the disk, where the system can do so beforehand.
+
+    A write to a mapped file on a full disk kills the process without a word.
+
+    Raises:
+        OSError: If there is not as much.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file, 0, n_bytes)
+    except OSError as error:
+        if error.errno not in UNABLE:
+            raise

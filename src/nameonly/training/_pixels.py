@@ -4,14 +4,12 @@ An image is squeezed to a square and keeps its aspect as a number, so that a cro
 shape. All crops of a batch are cut in one operation, on the device.
 """
 
-import errno
 import math
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile, gettempdir
+from tempfile import gettempdir
 
 import numpy as np
 import torch
@@ -21,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from nameonly.images import BadImageError, Quarantined, load
+from nameonly.ops.room import nameless_array
 from nameonly.ops.views import ASPECT, CROP_TRIES, rand_augment
 from nameonly.types import ImageSet
 
@@ -29,8 +28,6 @@ LOADERS = 4
 AT_ONCE = 256
 # images larger than the crops are kept an eighth larger, so that no crop is cut from too few pixels
 MARGIN = 8 / 7
-# what a file system says that cannot give out its room beforehand
-UNABLE = (errno.EINVAL, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,13 @@ def store_pixels(
         OSError: If the folder has no room for the file.
     """
     n, side = len(images), _side(images, size)
-    pixels = _mapped(n, side, Path(gettempdir()) if folder is None else folder)
+    where = Path(gettempdir()) if folder is None else folder
+    try:
+        pixels = nameless_array((n, side, side, 3), np.uint8, where)
+    except OSError as error:
+        needed = 3 * n * side**2
+        why = f"no room for {n} decoded images of {needed:,} bytes in all ({error.strerror})"
+        raise OSError(error.errno, why, str(where)) from error
     aspects, bad = torch.ones(n), dict[int, str]()
 
     def one(row: int) -> None:
@@ -97,36 +100,6 @@ def store_pixels(
     rows = torch.tensor([row for row in range(n) if row not in bad], dtype=torch.long)
     told = tuple(Quarantined(images.sources[row], bad[row]) for row in sorted(bad))
     return StoredPixels(pixels, aspects[rows], rows, told)
-
-
-def _mapped(n: int, side: int, folder: Path) -> UInt8[np.ndarray, "n side side 3"]:
-    """Return an array in a file that has no name, so that not even a kill leaves it behind."""
-    needed = 3 * n * side**2
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder) as file:
-            reserve(file.fileno(), needed)
-            return np.memmap(file, np.uint8, "r+", shape=(n, side, side, 3))
-    except OSError as error:
-        why = f"no room for {n} decoded images of {needed:,} bytes in all ({error.strerror})"
-        raise OSError(error.errno, why, str(folder)) from error
-
-
-def reserve(file: int, n_bytes: int) -> None:
-    """Take an open file's room from the disk, where the system can do so beforehand.
-
-    A write to a mapped file on a full disk kills the process without a word.
-
-    Raises:
-        OSError: If there is not as much.
-    """
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(file, 0, n_bytes)
-    except OSError as error:
-        if error.errno not in UNABLE:
-            raise
 
 
 def _side(images: ImageSet, size: int) -> int:
