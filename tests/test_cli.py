@@ -133,6 +133,17 @@ def test_help_imports_nothing_heavy():
     assert got.returncode == 0 and "Usage" in got.stdout, got.stderr
 
 
+def test_a_small_run_does_not_wait_for_scikit_learn(feature_file, tmp_path):
+    code = (
+        "import sys\n"
+        "from nameonly.jobs import label\n"
+        f"run = label({str(feature_file[0])!r}, out={str(tmp_path / 'out')!r})\n"
+        "print(len(run.table), 'sklearn' in sys.modules)"
+    )
+    got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert got.stdout.split() == ["60", "False"], got.stderr
+
+
 def test_version(nameonly):
     assert nameonly("--version").stdout.strip()[0].isdigit()
 

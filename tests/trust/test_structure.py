@@ -1,4 +1,5 @@
 import torch
+from sklearn.decomposition import PCA
 from torch.nn.functional import normalize
 
 from nameonly.trust.structure import feature_map, two_groups
@@ -23,6 +24,18 @@ def test_the_map_keeps_clusters_apart_and_within_its_frame():
     assert torch.pdist(means).min() > 2 * spread
     few, centre = feature_map(features.subset(torch.tensor([0, 1])))
     assert len(few) == 2 and (centre == 0.5).all()
+
+
+def test_the_map_is_of_the_two_axes_of_most_variance_whatever_was_drawn_before():
+    features, _ = made()
+    rows, places = feature_map(features)
+    expected = PCA(2).fit_transform(features.values[rows].numpy())
+    for found, axis in zip(places.T, torch.tensor(expected).T, strict=True):
+        assert torch.corrcoef(torch.stack([found, axis]))[0, 1].abs() > 0.999
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    assert torch.equal(feature_map(features)[1], places)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_class_of_two_kinds_is_found_and_a_plain_one_is_not():

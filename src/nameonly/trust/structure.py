@@ -6,13 +6,9 @@ Papers: Principal components: Pearson, 1901. UMAP: McInnes et al., arXiv 1802.03
 
 import importlib
 import importlib.util
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 from nameonly.types import Features
@@ -33,15 +29,28 @@ def feature_map(
     values = features.values[rows].float().cpu()
     if len(rows) < 3 or values.shape[1] < 2:
         return rows, torch.full((len(rows), 2), 0.5)
-    places = torch.tensor(_reducer(len(rows)).fit_transform(values.numpy())).float()
+    places = _umap(values) if _has_umap(len(rows)) else _principal(values)
     low, high = places.amin(dim=0), places.amax(dim=0)
     return rows, (places - low) / (high - low).clamp(min=1e-9)
 
 
-def _reducer(n: int) -> Any:
-    if n > 15 and importlib.util.find_spec("umap") is not None:
-        return importlib.import_module("umap").UMAP(n_components=2, random_state=0)
-    return PCA(n_components=2, random_state=0)
+def _has_umap(n: int) -> bool:
+    return n > 15 and importlib.util.find_spec("umap") is not None
+
+
+def _umap(values: Float[Tensor, "m d"]) -> Float[Tensor, "m 2"]:
+    reducer = importlib.import_module("umap").UMAP(n_components=2, random_state=0)
+    return torch.tensor(reducer.fit_transform(values.numpy())).float()
+
+
+def _principal(values: Float[Tensor, "m d"]) -> Float[Tensor, "m 2"]:
+    with torch.random.fork_rng(devices=[]):  # it takes no generator
+        torch.default_generator.manual_seed(0)
+        parts = torch.pca_lowrank(values, q=min(6, *values.shape), niter=4)
+    axes = parts[2][:, :2]
+    # either sign is as good; the largest entry decides, so that the map is the same everywhere
+    signs = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
+    return (values - values.mean(dim=0)) @ (axes * signs)
 
 
 def two_groups(
@@ -56,10 +65,15 @@ def two_groups(
     """
     found = {}
     order = features.content_order()
-    for k in classes:
-        rows = order[labels[order] == k][:MOST]
-        if len(rows) < LEAST:
-            continue
+    members = {k: order[labels[order] == k][:MOST] for k in classes}
+    members = {k: rows for k, rows in members.items() if len(rows) >= LEAST}
+    if not members:
+        return {}
+    # a second of import, which few images need not wait for
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import silhouette_score
+
+    for k, rows in members.items():
         values = features.values[rows].float().cpu().numpy()
         groups = KMeans(2, n_init=3, random_state=0).fit_predict(values)
         if min(groups.mean(), 1 - groups.mean()) < 0.1:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_score
 from torch import Tensor
 
 from nameonly.ops.neighbours import nearest_neighbours
@@ -147,6 +145,10 @@ def told_apart(
         return None
     few = [drawn(rows, MOST_TOLD_APART).cpu().numpy() for rows in (made, real)]
     x, y = np.concatenate(few), np.repeat([1, 0], [len(rows) for rows in few])
+    # a second of import, which runs without synthetic images need not wait for
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+
     model = LogisticRegression(C=100.0, class_weight="balanced", max_iter=1000)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     scores = cross_val_score(model, x, y, cv=folds, scoring="balanced_accuracy")
