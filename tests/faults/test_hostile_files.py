@@ -21,6 +21,7 @@ from PIL import Image
 
 from nameonly import auditing, structured_files
 from nameonly.backbones._feature_file import read_arrays
+from nameonly.backbones.precomputed import PrecomputedBackbone
 from nameonly.classifier import load
 from nameonly.export.formats import Wanted, export_run
 from nameonly.images import load as load_image
@@ -111,6 +112,22 @@ def test_an_npz_whose_header_lies_is_refused_before_it_is_allocated(tmp_path, sh
         archive.writestr("features.npy", npy_claiming(shape))
     with little_memory(), pytest.raises(ValueError, match="cannot read"):
         read_arrays(tmp_path / "features.npz")
+
+
+def test_an_npz_whose_directory_lies_too_is_refused(tmp_path):
+    import zipfile
+
+    path, side = tmp_path / "features.npz", 30_000
+    content = npy_claiming((side, side))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("features.npy", content)
+        directory = archive.start_dir
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, directory + 24, len(content) - 64 + 4 * side**2)
+    path.write_bytes(data)
+    backbone = PrecomputedBackbone(str(path))
+    with little_memory(), pytest.raises(ValueError, match=r"cannot read .*features\.npz"):
+        _ = backbone.features
 
 
 def test_json_of_a_gigabyte_is_refused_before_it_is_read(run, tmp_path):

@@ -156,8 +156,9 @@ def unit_matrix(path: Path, key: str, value: Any) -> Float[Tensor, "n d"]:
         raise ValueError(f"{path}: {key!r} must be a matrix with rows, got shape {shape}")
     if dtype.is_complex if isinstance(dtype, torch.dtype) else dtype.kind not in "fiu":
         raise ValueError(f"{path}: {key!r} must hold numbers, got {dtype}")
-    out, bad, start = _room(shape), list[int](), 0
+    bad, start = list[int](), 0
     with _reading(path):
+        out = _room(shape)
         for block in _blocks(rows):
             matrix = torch.as_tensor(block).float()
             wrong = ~torch.isfinite(matrix).all(dim=1) | (matrix == 0).all(dim=1)
