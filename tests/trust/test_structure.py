@@ -2,7 +2,7 @@ import torch
 from sklearn.decomposition import PCA
 from torch.nn.functional import normalize
 
-from nameonly.trust.structure import feature_map, two_groups
+from nameonly.trust.structure import feature_map, silhouette_of_two, two_groups
 from nameonly.types import Features
 
 
@@ -44,3 +44,19 @@ def test_a_class_of_two_kinds_is_found_and_a_plain_one_is_not():
     found = two_groups(features, labels, [0, 1, 2])
     assert list(found) == [2] and found[2] > 0.5
     assert two_groups(features.subset(torch.arange(100)), labels[:100], [0]) == {}
+
+
+def test_a_cloud_without_groups_is_no_two_groups():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.zeros(300, 12)
+    values[:, 0], values[:, 1:3] = 1, 0.3 * torch.randn(300, 2, generator=generator)
+    features = Features(normalize(values, dim=1), tuple(f"i{i}" for i in range(300)), "made")
+    assert 0.4 < silhouette_of_two(features.values) < 0.55
+    assert two_groups(features, torch.zeros(300, dtype=torch.long), [0]) == {}
+
+
+def test_a_few_odd_images_are_no_second_group():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.eye(12)[:1] + 0.01 * torch.randn(100, 12, generator=generator)
+    values[:5, 1] = 5
+    assert silhouette_of_two(normalize(values, dim=1)) == 0
