@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sklearn.cluster  # noqa: F401 - few images need it not, many do: its import is no growth
 import torch
 from PIL import Image
 from results import device_name, write

@@ -151,7 +151,7 @@ class PrecomputedBackbone(ImageOnly):
     def image_key(self) -> Mapping[str, str]:
         """Name and a hash of the file."""
         with Path(self.path).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            digest = hashlib.file_digest(file, "blake2b").hexdigest()[:16]
         return {"backbone": self.name, "revision": digest, "dtype": "float32"}
 
     @property

@@ -78,6 +78,12 @@ def silhouette_of_two(values: Float[Tensor, "n d"]) -> float:
     """Return the silhouette, by cosine, of the two groups into which k-means splits rows.
 
     Zero where one of the groups is a few odd rows: less than a tenth.
+
+    Args:
+        values: Unit rows, two or more.
+
+    Returns:
+        In [-1, 1], higher for groups that lie apart.
     """
     # a second of import, which few images need not wait for
     from sklearn.cluster import KMeans
