@@ -82,12 +82,34 @@ def free_port():
         return listening.getsockname()[1]
 
 
-@contextlib.contextmanager
+# gcsfs asks by gRPC what kind of bucket it is, and waits a minute where nobody answers
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+PYTHON = (sys.executable, "-W", "ignore", "-m")
+HERE = "127.0.0.1"
+
+
 def object_store(port):
     """Run an S3 server as a process of its own; gives the process."""
-    command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1"]
+    return _server(port, *PYTHON, "moto.server", "-H", HERE, "-p", str(port))
+
+
+def google_store(port):
+    """Run a server of Google's storage as a process of its own; gives the process."""
+    words = ("start", "--host", HERE, "--port", str(port), "--in-memory")
+    return _server(port, *PYTHON, "gcp_storage_emulator", *words, "--default-bucket", "bucket")
+
+
+def azure_store(port, folder):
+    """Run a server of Azure's storage as a process of its own; gives the process."""
+    words = ("--blobHost", HERE, "--blobPort", str(port), "--location", str(folder))
+    telling = ("--silent", "--disableTelemetry", "--skipApiVersionCheck")
+    return _server(port, "azurite-blob", *words, *telling)
+
+
+@contextlib.contextmanager
+def _server(port, *command):
     process = subprocess.Popen(
-        [*command, "-p", str(port)],
+        command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONWARNINGS": ""},
@@ -96,7 +118,7 @@ def object_store(port):
         for _ in range(600):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
-            assert process.poll() is None, "the S3 server ended"
+            assert process.poll() is None, f"{command} ended"
             time.sleep(0.1)
         yield process
     finally:

@@ -6,11 +6,13 @@ import shutil
 import sys
 import tarfile
 import threading
+from contextlib import contextmanager
 
+import fsspec.config
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from stores import RangeWeb, Web, free_port, object_store, web
+from stores import RangeWeb, Web, azure_store, free_port, google_store, object_store, web
 
 import nameonly
 from nameonly.classifier import open_backbone
@@ -18,6 +20,10 @@ from nameonly.images import open_images
 from nameonly.sources import remote
 from nameonly.sources.remote import UnreachableError, public
 
+# the one that azurite has for everybody, as its documentation tells
+AZURITE_KEY = (
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
 SECRETS = ("hidden-password", "hidden-signature", "hidden-key")
 CLASSES = "0,1,2,3,4,5,6,7,8,9"
 
@@ -63,12 +69,60 @@ def s3(photos):
         patch.setenv("AWS_MAX_ATTEMPTS", "1")
         store = s3fs.S3FileSystem()
         store.mkdir("bucket")
-        for path in photos.rglob("*"):
-            if path.is_file():
-                store.pipe(f"bucket/{path.relative_to(photos)}", path.read_bytes())
-        remote._shared_file_system.cache_clear()
-        yield store
-        remote._shared_file_system.cache_clear()
+        with filled(store, photos):
+            yield store
+
+
+@contextmanager
+def filled(store, photos):
+    """Put the photos into a bucket that is there."""
+    for path in photos.rglob("*"):
+        if path.is_file():
+            store.pipe(f"bucket/{path.relative_to(photos)}", path.read_bytes())
+    remote._shared_file_system.cache_clear()
+    yield
+    remote._shared_file_system.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def gs(photos):
+    """The same at Google's."""
+    with pytest.MonkeyPatch.context() as patch, google_store(port := free_port()):
+        patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        patch.setenv("FSSPEC_GS_TOKEN", "anon")
+        fsspec.config.set_conf_env(fsspec.config.conf)
+        import gcsfs
+
+        with filled(gcsfs.GCSFileSystem(token="anon"), photos):
+            yield
+        fsspec.config.conf.pop("gs")
+
+
+@pytest.fixture(scope="module")
+def az(photos, tmp_path_factory):
+    """The same at Azure's."""
+    if shutil.which("azurite-blob") is None:
+        pytest.skip("azurite-blob is not installed (npm install -g azurite)")
+    import adlfs
+
+    told = (
+        "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={};"
+        "BlobEndpoint=http://127.0.0.1:{}/devstoreaccount1;"
+    )
+    port, folder = free_port(), tmp_path_factory.mktemp("azure")
+    with pytest.MonkeyPatch.context() as patch, azure_store(port, folder):
+        patch.setenv("AZURE_STORAGE_CONNECTION_STRING", told.format(AZURITE_KEY, port))
+        store = adlfs.AzureBlobFileSystem()
+        store.mkdir("bucket")
+        with filled(store, photos):
+            yield
+
+
+@pytest.fixture(params=["s3", "gs", "az"])
+def bucket(request):
+    """The URL of the bucket at each store."""
+    request.getfixturevalue(request.param)
+    return f"{request.param}://bucket"
 
 
 @pytest.fixture(autouse=True)
@@ -87,10 +141,10 @@ def at_once(monkeypatch):
         *("shards/s-{000..001}.tar", "tables/*.parquet", "tables/t.parquet", "tables/names.csv"),
     ],
 )
-def test_a_store_gives_what_a_local_copy_gives(photos, s3, spec):
+def test_a_store_gives_what_a_local_copy_gives(photos, bucket, spec):
     local, local_bad = open_images(str(photos / spec))
-    images, bad = open_images(f"s3://bucket/{spec}")
-    prefix, url = f"{photos}/", "s3://bucket/"
+    images, bad = open_images(f"{bucket}/{spec}")
+    prefix, url = f"{photos}/", f"{bucket}/"
     assert images.sources == tuple(source.replace(prefix, url) for source in local.sources)
     assert images.ids == local.ids
     assert [(b.source, b.reason) for b in bad] == [
@@ -100,12 +154,21 @@ def test_a_store_gives_what_a_local_copy_gives(photos, s3, spec):
         assert images.locations[row].read() == local.locations[row].read()
 
 
-def test_the_same_images_get_the_same_labels_from_a_store(photos, s3, tmp_path):
+def test_what_is_not_there_is_told_alike(bucket):
+    missing = "such file|cannot be listed|no image found"
+    for spec in ("photos/none.png", "absent/*.png", "absent"):
+        with pytest.raises(ValueError, match=missing) as caught:
+            open_images(f"{bucket}/{spec}")
+        assert f"{bucket}/" in str(caught.value)
+
+
+def test_the_same_images_get_the_same_labels_from_a_store(photos, bucket, tmp_path):
     options = {"classes": CLASSES, "recipe": "zero_shot", "backbone": "tiny"}
     local = nameonly.label(photos / "photos", **options, cache=tmp_path / "1")
-    run = nameonly.label("s3://bucket/photos", **options, cache=tmp_path / "2", out=tmp_path / "o")
+    url = f"{bucket}/photos"
+    run = nameonly.label(url, **options, cache=tmp_path / "2", out=tmp_path / "o")
     assert run.table.equals(local.table)
-    assert run.summary["input"] == "s3://bucket/photos"
+    assert run.summary["input"] == url
     assert_no_secret(tmp_path)
 
 
@@ -356,3 +419,48 @@ def test_servers_that_lie_are_caught(photos):
 
     with web(photos, Short) as server, pytest.raises(ValueError, match="3 bytes came where"):
         open_images(f"http://127.0.0.1:{server.server_port}/shards/s-000.tar")
+
+
+def azure_error(status):
+    """Return what Azure's client raises."""
+    exceptions = pytest.importorskip("azure.core.exceptions")
+    error = exceptions.HttpResponseError("hidden-signature is no good")
+    error.status_code = status
+    return error
+
+
+def google_error(status):
+    """Return what gcsfs raises."""
+    return pytest.importorskip("gcsfs.retry").HttpError({"code": status, "message": "no good"})
+
+
+@pytest.mark.parametrize("made", [azure_error, google_error])
+@pytest.mark.parametrize(
+    ("status", "words", "passes"),
+    [
+        *((403, "refused: no permission", False), (404, "no such object", False)),
+        *((416, "zero bytes", False), (429, "status 429", True), (503, "status 503", True)),
+    ],
+)
+def test_every_client_names_the_status_otherwise(made, status, words, passes):
+    error = made(status)
+    assert words in str(remote._told(error, "az://bucket/x", "az://"))
+    assert remote._may_pass(error) is passes
+
+
+@pytest.mark.parametrize(("url", "tries"), [("s3://b/x", 4), ("gs://b/x", 1), ("az://b/x", 1)])
+def test_clients_that_try_long_themselves_are_asked_once(url, tries, monkeypatch):
+    """Azure's took 84 s to say that nobody answers, four times over."""
+    key = "AccountName=devstoreaccount1;AccountKey=" + AZURITE_KEY
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", f"DefaultEndpointsProtocol=http;{key}")
+    monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
+    monkeypatch.setattr(remote, "_shared_file_system", remote._shared_file_system.__wrapped__)
+    asked = []
+
+    def call(store, path):
+        asked.append(path)
+        raise TimeoutError
+
+    with pytest.raises(OSError, match="cannot be reached"):
+        remote._try(url, call)
+    assert asked == ["b/x"] * tries

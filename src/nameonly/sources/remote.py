@@ -30,6 +30,8 @@ PACKAGES = {
 WEB = ("http", "https")
 # seconds before the second try and those after it
 WAITS = (0.25, 1.0, 4.0)
+# their clients try again by themselves, for half a minute and longer
+PATIENT = ("gcsfs", "adlfs")
 # of tar headers: with members of this size, or larger, their bytes are passed over
 BLOCK_BYTES = 1 << 18
 
@@ -325,7 +327,8 @@ def _shared_file_system(place: str, process: int) -> Any:
 def _try(url: str, call: Callable[[Any, str], _T]) -> _T:
     """Call with a file system and a path, again after failures that may pass."""
     fs, host = _file_system(url), _host(url)
-    waits = list(WAITS) if host not in _silent else []
+    patient = PACKAGES[_scheme(url)] in PATIENT
+    waits = list(WAITS) if host not in _silent and not patient else []
     while True:
         try:
             found = call(fs, fs._strip_protocol(url))
@@ -339,9 +342,15 @@ def _try(url: str, call: Callable[[Any, str], _T]) -> _T:
         return found
 
 
+def _status(error: Exception) -> int | None:
+    """Return the HTTP status that an error carries, under whichever name its client has for it."""
+    named = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    return next((value for value in named if isinstance(value, int)), None)
+
+
 def _may_pass(error: Exception) -> bool:
-    status = getattr(error, "status", None)
-    if isinstance(status, int):
+    status = _status(error)
+    if status is not None:
         return status in (408, 425, 429) or status >= 500
     # s3fs gives its own errors of a busy store these numbers
     busy = isinstance(error, OSError) and error.errno in (errno.EBUSY, errno.EIO)
@@ -354,14 +363,14 @@ def _kinds(error: Exception) -> set[str]:
 
 def _told(error: Exception, url: str, host: str) -> Exception:
     """Return the error in words that hold nothing secret."""
-    kinds, status = _kinds(error), getattr(error, "status", None)
+    kinds, status = _kinds(error), _status(error)
     if "FileNotFoundError" in kinds or status in (404, 410):
         return FileNotFoundError(errno.ENOENT, "no such object")
     if _REFUSALS & kinds or status in (401, 403):
         return OSError("refused: no permission for it, or no credentials were found")
     if status == 416 or "range is not satisfiable" in str(error):
         return OSError("zero bytes")
-    if isinstance(status, int):
+    if status is not None:
         return OSError(f"the server answered with status {status}")
     if _CONNECTION & kinds and host in _answered:
         return UnreachableError(
