@@ -1,7 +1,7 @@
 """How memory, time and disk grow with the number of images and of classes.
 
 uv run python benchmarks/growth.py [--cases NAME ...] [--sizes N ...] [--images N ...]
-    [--classes C ...] [--recipes NAME ...] [--name NAME]
+    [--classes C ...] [--whole N ...] [--recipes NAME ...] [--name NAME]
 
 Every line is measured in a process of its own, a fork of one that has imported all and computed
 nothing. It first does the same with 200 images: what it holds then, with libraries and model
@@ -13,7 +13,9 @@ those the system takes back whenever another program needs room. Seconds are tho
 own: 512 dimensions around 10 centres, in a file of features of one's own. store: the same from the
 cache of features that an earlier run has filled. predict: a saved classifier on a file of features.
 images: JPEGs of 32 x 32 pixels in tar shards through the bundled model, then again from the cache.
-classes: 1,000 images among so many names with the bundled model.
+classes: 1,000 images among so many names with the bundled model. some: such a file of features
+around 1,000 centres, learnt from 20,000 of its images (``--adapt-on``). predict-many: a saved
+classifier of these classes on it. whole: the same learnt from all at once.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -49,46 +52,47 @@ from nameonly.store import FeatureStore
 from nameonly.types import Features
 
 SEED, WIDTH, CENTRES, FEW = 0, 512, 10, 200
+MANY, SOME = 1_000, 20_000
 ROWS_AT_ONCE = 50_000
 SCATTER = 0.5
 SHARD = 10_000
 KEY = {"backbone": "growth", "revision": str(SEED)}
-NAMES = tuple(f"class {j}" for j in range(CENTRES))
+NAMES = tuple(f"class {j}" for j in range(MANY))
 RECIPES = ("up_adapter", "zero_shot")
 
 
-def blocks(n: int) -> Iterator[np.ndarray]:
+def blocks(n: int, c: int = CENTRES) -> Iterator[np.ndarray]:
     """Yield unit rows around centres, in blocks."""
     generator = torch.Generator().manual_seed(SEED)
-    centres = normalize(torch.randn(CENTRES, WIDTH, generator=generator), dim=1)
+    centres = normalize(torch.randn(c, WIDTH, generator=generator), dim=1)
     for start in range(0, n, ROWS_AT_ONCE):
         rows = torch.randn(min(ROWS_AT_ONCE, n - start), WIDTH, generator=generator)
-        drawn = torch.randint(CENTRES, (len(rows),), generator=generator)
+        drawn = torch.randint(c, (len(rows),), generator=generator)
         yield normalize(centres[drawn] + SCATTER * normalize(rows, dim=1), dim=1).numpy()
 
 
-def text_weights() -> np.ndarray:
+def text_weights(c: int) -> np.ndarray:
     """Return unit text weights, each a little off its centre."""
     generator = torch.Generator().manual_seed(SEED)
-    centres = normalize(torch.randn(CENTRES, WIDTH, generator=generator), dim=1)
-    aside = torch.randn(CENTRES, WIDTH, generator=generator)
+    centres = normalize(torch.randn(c, WIDTH, generator=generator), dim=1)
+    aside = torch.randn(c, WIDTH, generator=generator)
     return normalize(centres + normalize(aside, dim=1), dim=1).numpy()
 
 
-def write_features(path: Path, n: int) -> Path:
+def write_features(path: Path, n: int, c: int = CENTRES) -> Path:
     """Write a safetensors file of n rows, block by block."""
-    sizes = {"features": n, "text_weights": CENTRES}
+    sizes = {"features": n, "text_weights": c}
     header, end = {}, 0
     for name, rows in sizes.items():
         begin, end = end, end + rows * WIDTH * 4
         header[name] = {"dtype": "F32", "shape": [rows, WIDTH], "data_offsets": [begin, end]}
-    text = json.dumps({**header, "__metadata__": {"class_names": json.dumps(NAMES)}}).encode()
+    text = json.dumps({**header, "__metadata__": {"class_names": json.dumps(NAMES[:c])}}).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for rows in blocks(n):
+        for rows in blocks(n, c):
             file.write(rows.tobytes())
-        file.write(text_weights().tobytes())
+        file.write(text_weights(c).tobytes())
     return path
 
 
@@ -177,13 +181,12 @@ def told(run: jobs.Run) -> dict[str, float]:
     return {**run.summary["timings"], "report MB": page}
 
 
-def label_own(folder: Path, n: int, recipe: str) -> dict[str, float]:
+def label_own(folder: Path, n: int, recipe: str, adapt_on: int | None = None) -> dict[str, float]:
     """Label a file of features."""
     few, many = folder / "few.safetensors", folder / "many.safetensors"
-    jobs.label(few, recipe=recipe, out=folder / "out-few", cache=folder / "cache")
-    return measured(
-        lambda: told(jobs.label(many, recipe=recipe, out=folder / "out", cache=folder / "cache"))
-    )
+    options: Any = {"recipe": recipe, "cache": folder / "cache", "adapt_on": adapt_on}
+    jobs.label(few, out=folder / "out-few", **options)
+    return measured(lambda: told(jobs.label(many, out=folder / "out", **options)))
 
 
 def read_store(folder: Path, n: int) -> Features:
@@ -199,7 +202,7 @@ def label_stored(folder: Path, n: int, recipe: str) -> dict[str, float]:
 
     def work(stored: Path, count: int, out: Path) -> dict[str, float]:
         backbone = PrecomputedBackbone(str(folder / "few.safetensors"))
-        space = read_label_space(NAMES)
+        space = read_label_space(NAMES[:CENTRES])
         setup = Setup(backbone, space, methods.build_recipe(recipe), folder / "cache", None, ())
         journal, facts = Journal(), {"command": "label", "recipe": recipe}
         with jobs.outputs.staging(out) as partial, ExitStack() as kept:
@@ -226,16 +229,16 @@ def label_images(folder: Path, n: int, recipe: str) -> dict[str, float]:
     """Label images with the bundled model; with the cache filled, for the second time."""
     options: Any = {"recipe": recipe, "backbone": "tiny", "cache": folder / "cache"}
     few = folder / "few"
-    jobs.label(few, NAMES, out=folder / "out-few", overwrite=True, **options)
+    jobs.label(few, NAMES[:CENTRES], out=folder / "out-few", overwrite=True, **options)
     out = folder / "out"
-    return measured(lambda: told(jobs.label(folder / "many", NAMES, out=out, **options)))
+    return measured(lambda: told(jobs.label(folder / "many", NAMES[:CENTRES], out=out, **options)))
 
 
 def label_classes(folder: Path, n: int, recipe: str) -> dict[str, float]:
     """Label a thousand images among n names with the bundled model."""
     names = [f"thing {j}" for j in range(n)]
     options: Any = {"recipe": recipe, "backbone": "tiny", "cache": folder / "cache"}
-    jobs.label(folder / "few", NAMES, out=folder / "out-few", **options)
+    jobs.label(folder / "few", NAMES[:CENTRES], out=folder / "out-few", **options)
     return measured(lambda: told(jobs.label(folder / "many", names, out=folder / "out", **options)))
 
 
@@ -243,6 +246,12 @@ def make_features(folder: Path, n: int) -> None:
     """Write a small and a large file of features."""
     write_features(folder / "few.safetensors", FEW)
     write_features(folder / "many.safetensors", n)
+
+
+def make_wide(folder: Path, n: int) -> None:
+    """Write a small and a large file of features among many classes."""
+    write_features(folder / "few.safetensors", FEW, MANY)
+    write_features(folder / "many.safetensors", n, MANY)
 
 
 def make_stores(folder: Path, n: int) -> None:
@@ -269,6 +278,9 @@ MAKE: dict[str, Callable[[Path, int], None]] = {
     "predict": make_features,
     "classes": make_thousand_images,
     "images": make_images,
+    "some": make_wide,
+    "whole": make_wide,
+    "predict-many": make_wide,
 }
 MEASURE: dict[str, Callable[[Path, int, str], dict[str, float]]] = {
     "own": label_own,
@@ -276,6 +288,9 @@ MEASURE: dict[str, Callable[[Path, int, str], dict[str, float]]] = {
     "predict": predict_own,
     "images": label_images,
     "classes": label_classes,
+    "some": partial(label_own, adapt_on=SOME),
+    "whole": label_own,
+    "predict-many": predict_own,
 }
 
 
@@ -326,11 +341,12 @@ def table(rows: list[tuple[str, str, int, dict[str, float]]]) -> list[str]:
 def main() -> None:
     """Measure and write the page."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--cases", nargs="+", choices=tuple(MAKE), default=list(MAKE))
+    parser.add_argument("--cases", nargs="+", choices=tuple(MAKE), default=list(MAKE)[:5])
     sizes = [1_000, 10_000, 100_000, 1_000_000]
     parser.add_argument("--sizes", nargs="+", type=int, default=sizes)
     parser.add_argument("--images", nargs="+", type=int, default=sizes[:3])
     parser.add_argument("--classes", nargs="+", type=int, default=[1_000, 20_000])
+    parser.add_argument("--whole", nargs="+", type=int, default=sizes[:3])
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
     parser.add_argument("--name", default="growth", help="of the page")
     arguments = parser.parse_args()
@@ -356,8 +372,9 @@ def write_page(name: str, rows: list[tuple[str, str, int, dict[str, float]]]) ->
         figures,
         [
             f"Seed {SEED}. {device_name('cpu')}. Features have {WIDTH} dimensions and {CENTRES} "
-            "classes; images are JPEGs of 32 x 32. Every line is a process of its own. Over the "
-            f"model's own means: over what that process held after a run of {FEW} images. Pages "
+            f"classes ({MANY:,} in some, whole and predict-many); images are JPEGs of 32 x 32. "
+            "Every line is a process of its own. Over the model's own means: over what that "
+            f"process held after a run of {FEW} images. Pages "
             "of mapped files are those of the features; the system takes them back when another "
             "program needs room.",
             "",

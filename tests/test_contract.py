@@ -44,7 +44,8 @@ def labeller(request):
 
 @pytest.fixture(params=methods.names("adapters"))
 def adapter(request):
-    return methods.create("adapters", request.param)
+    shorter = {"text_steps": 20, "epochs": 5} if request.param == "linear_head" else {}
+    return methods.create("adapters", request.param, **shorter)
 
 
 @pytest.fixture(params=methods.names("decisions"))

@@ -9,7 +9,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 # features that are mapped count for nothing
-CASES = {"store": (10_000, 2_500), "predict": (20_000, 2_000)}
+CASES = {"store": (10_000, 2_500), "predict": (20_000, 2_000), "predict-many": (20_000, 1_000)}
 # torch's threads do not survive the forks in which it measures, so pytest's process cannot
 PROGRAM = """
 import json, sys

@@ -327,7 +327,7 @@ def test_mistakes_in_python_are_told(digits, wrong, words):
 def test_scores_that_memory_cannot_hold_are_refused_before_anything_is_encoded(
     digits, feature_file, tmp_path, monkeypatch, stored
 ):
-    monkeypatch.setattr("nameonly.pipeline.free_memory", lambda: 1_000)
+    monkeypatch.setattr("nameonly.jobs.free_memory", lambda: 1_000)
     images, n, c = (feature_file[0], 60, 4) if stored else (digits, 120, 10)
     with pytest.raises(ValueError, match=f"{n} images x {c} classes need about {20 * n * c:,} b"):
         label(images, None if stored else CLASS_NAMES, backbone=TINY, out=tmp_path / "out")
@@ -336,6 +336,7 @@ def test_scores_that_memory_cannot_hold_are_refused_before_anything_is_encoded(
 
 def test_a_saved_classifier_refuses_what_it_cannot_hold(feature_file, tmp_path, monkeypatch):
     made = label(feature_file[0]).classifier
-    monkeypatch.setattr("nameonly.pipeline.free_memory", lambda: 1_000)
-    with pytest.raises(ValueError, match="60 images x 4 classes need about 2,880 bytes"):
+    monkeypatch.setattr("nameonly.jobs.free_memory", lambda: 500)
+    monkeypatch.setattr("nameonly.ops.room.free_disk", lambda _: 900)
+    with pytest.raises(ValueError, match="60 images x 4 classes need 960 bytes"):
         predict(made, feature_file[0])

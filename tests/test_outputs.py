@@ -185,6 +185,12 @@ def test_files_are_the_same_however_few_rows_are_held(tmp_path, c):
     assert [len(batch) for batch in rows.batches(20)] == [20, 20, 10]
 
 
+def test_more_classes_are_fewer_rows_at_once(monkeypatch):
+    monkeypatch.setattr(outputs, "VALUES_AT_ONCE", 60)
+    assert [len(batch) for batch in label_rows(50, 3).batches()] == [20, 20, 10]
+    assert len(list(label_rows(3, 101).batches())) == 3
+
+
 def test_rows_by_hand():
     probs = torch.tensor([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3]])
     found = Predictions(probs, torch.tensor([2, -1]), ("x", "y"))

@@ -141,13 +141,50 @@ def assess(
         level: Of these logits.
         pseudo_labels: What was learnt from, to tell whether equal classes were assumed.
     """
-    features, names = task.features, task.text.class_names
     probs = tempered(logits, level.temperature)
+    found = Answered(probs.amax(dim=1), labels, transport_prior(probs), task.given)
+    return assess_answers(task.features, task.text, found, level, pseudo_labels)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What was answered to images, as far as it is assessed.
+
+    Attributes:
+        probability: Of every image's most probable class, at the classifier's temperature.
+        labels: What was decided, -1 = none.
+        class_prior: Estimated share of each class.
+        given: Known labels, -1 = none, which are left out of the estimate.
+    """
+
+    probability: Float[Tensor, " n"]
+    labels: Int[Tensor, " n"]
+    class_prior: Float[Tensor, " c"]
+    given: Int[Tensor, " n"] | None = None
+
+
+def assess_answers(
+    features: Features,
+    text: TextClassifier,
+    found: Answered,
+    level: Level,
+    pseudo_labels: PseudoLabels | None = None,
+) -> Assessment:
+    """Return what is estimated of labels, in memory that grows by the image alone.
+
+    Args:
+        features: Of the images, one row each.
+        text: The zero-shot classifier.
+        found: What was answered to them.
+        level: Of these answers.
+        pseudo_labels: What was learnt from, to tell whether equal classes were assumed.
+    """
+    names, labels = text.class_names, found.labels
     draws = n_draws(len(features), len(names), features.values.shape[1])
-    confidence = combined_confidence(probs.amax(dim=1), level.stability, level.accuracy, draws)
+    confidence = combined_confidence(found.probability, level.stability, level.accuracy, draws)
     counted = labels >= 0
-    if task.given is not None and not (task.given >= 0).all():
-        counted &= task.given.to(labels.device) < 0
+    if found.given is not None and not (found.given >= 0).all():
+        counted &= found.given.to(labels.device) < 0
     estimate = None
     if counted.any():
         estimate = estimate_accuracy(
@@ -158,8 +195,8 @@ def assess(
             counted=counted,
             stability=level.stability,
         )
-    prior = transport_prior(probs)
-    scores = unknown.combined_score(features, task.text, level.clusters.centres)
+    prior = found.class_prior
+    scores = unknown.combined_score(features, text, level.clusters.centres)
     warnings = prior_warnings(labels, prior, names, assumed_equal(pseudo_labels))
     return Assessment(
         estimate,

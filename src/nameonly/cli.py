@@ -122,6 +122,10 @@ def label(
         list[str] | None,
         typer.Option(help="A further backbone that votes on pseudo-labels; may be repeated."),
     ] = None,
+    adapt_on: Annotated[
+        int | None,
+        typer.Option(min=1, help="Learn from a random sample of this many; label all the same."),
+    ] = None,
     limit: Limit = None,
     seed: Seed = 0,
     column: Column = None,
@@ -170,6 +174,7 @@ def label(
                 settings=settings,
                 given=given,
                 ensemble=others,
+                adapt_on=adapt_on,
                 engine=engine_for(engine, workers, gpus_per_worker),
                 **{**options, "out": out, "overwrite": overwrite},
             )

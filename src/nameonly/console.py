@@ -37,6 +37,9 @@ STAGES = {
     "export": "writing the ONNX file",
     "decide": "deciding",
     "assess": "estimating how good the labels are",
+    "encode all": "encoding all images with what was trained",
+    "decide all": "labelling all images",
+    "assess all": "estimating how good all labels are",
     "write": "writing labels",
     "report": "writing the report",
 }
@@ -147,6 +150,8 @@ class Console:
                 self.line(f"{counts[key]:,} {words}")
         if counts.get("changed_by_adaptation", 0) > counts["sources"] / 2:
             self.line("adapting changed more than half of the labels: look at the report first")
+        if n := counts.get("adapted_on"):
+            self.line(f"{n:,} of {counts['images']:,} distinct images, at random, were learnt from")
         if tried := run.summary.get("candidates"):
             (chosen,) = (row for row in tried if row.get("chosen"))
             name = candidate_words(chosen)

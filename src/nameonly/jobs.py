@@ -1,13 +1,13 @@
 """The verbs of the library: ``label`` a pile of images, ``predict`` with a saved classifier."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -23,13 +23,15 @@ from nameonly.card import classifier_card
 from nameonly.classifier import Classifier, load, open_backbone, scorer_name
 from nameonly.engines import Engine
 from nameonly.export.onnx import some_images, write_onnx
+from nameonly.extending import adapt_on_some
 from nameonly.generating import recipe_drawing
 from nameonly.images import Quarantined
 from nameonly.images import load as load_image
 from nameonly.journal import Journal, OnNote, OnProgress, OnStage
 from nameonly.label_space import read_label_space
 from nameonly.label_tables.reading import read_labels
-from nameonly.pipeline import ImageSpec, Inputs, Outcome, adapt, backbone_for, read_inputs, score
+from nameonly.ops.room import check_disk, check_room, free_memory
+from nameonly.pipeline import ImageSpec, Inputs, Outcome, backbone_for, read_inputs, score
 from nameonly.preparation import Setup
 from nameonly.recipes import Recipe
 from nameonly.report.html import ReportInput, write_report
@@ -41,7 +43,7 @@ from nameonly.types import LabelSpace
 DEFAULT_BACKBONE = "openai/clip-vit-base-patch32"
 DEFAULT_RECIPE = "up_adapter"
 # arrays of images x classes that are held at once: scores, probabilities and what lies between
-LABEL_ARRAYS, PREDICT_ARRAYS = 5, 3
+LABEL_ARRAYS = 5
 PACKAGES = ("nameonly", "torch", "transformers", "numpy", "pyarrow", "pillow", "scikit-learn")
 
 
@@ -71,6 +73,17 @@ class Options(TypedDict, total=False):
     on_stage: OnStage | None
     on_progress: OnProgress | None
     on_note: OnNote | None
+
+
+class LabelOptions(Options, total=False):
+    """What ``label`` may be told besides its subject.
+
+    Keys:
+        adapt_on: Learn from a random sample of this many distinct images, those with given labels
+            among them, and label all with the classifier. It bounds memory; None learns from all.
+    """
+
+    adapt_on: int | None
 
 
 @dataclass(frozen=True)
@@ -128,7 +141,7 @@ def label(
     settings: Mapping[str, Any] | None = None,
     given: str | Path | Mapping[str, str] | None = None,
     ensemble: Sequence[str | Backbone] = (),
-    **options: Unpack[Options],
+    **options: Unpack[LabelOptions],
 ) -> Run:
     """Label unlabelled images from class names alone.
 
@@ -143,12 +156,12 @@ def label(
         given: Labels that are known already: a CSV or parquet table, or path, stem or id -> class.
         ensemble: Further backbones; the first pseudo-labels are made from the mean of their and
             the backbone's zero-shot probabilities.
-        options: See ``Options``.
+        options: See ``LabelOptions`` and ``Options``.
 
     Raises:
         ValueError: If anything given is wrong; the message says what was expected.
     """
-    _check(options)
+    _check(options, LabelOptions)
     if settings and not isinstance(recipe, str):
         raise ValueError("settings go with a recipe given by name; put them into the recipe itself")
     label_space = label_space_for(images, classes)
@@ -172,6 +185,8 @@ def label(
         "seed": seed,
         "nameonly": version("nameonly"),
     }
+    if some := options.get("adapt_on"):
+        made["adapt_on"] = some
     if others:
         made["ensemble"] = [other.reference() for other in others]
     facts = {"command": "label", **made, **_input_facts(images, options)}
@@ -180,13 +195,19 @@ def label(
     if label_space.seen is not None:
         facts["seen"] = list(label_space.seen)
 
-    def read(journal: Journal) -> Inputs:
-        return _read(images, opened, journal, options, (len(label_space), LABEL_ARRAYS))
+    def check(n: int) -> None:
+        learnt_from = n if some is None else min(n, some)
+        check_room(learnt_from, len(label_space), LABEL_ARRAYS, free_memory())
+        if learnt_from < n:
+            check_disk(n, len(label_space), _cache(options), free_memory())
 
     with ExitStack() as kept:
 
         def work(journal: Journal) -> Outcome:
-            return adapt(read(journal), setup, journal, made, kept)
+            inputs = _read(images, opened, journal, options, check)
+            return adapt_on_some(
+                inputs, some or len(inputs.features), seed, setup, journal, made, kept
+            )
 
         return _execute(work, facts, options)
 
@@ -205,15 +226,18 @@ def predict(
         ValueError: If anything given is wrong, or the backbone's weights are not those that the
             classifier was made with.
     """
-    _check(options)
+    _check(options, Options)
     loaded = classifier if isinstance(classifier, Classifier) else load(classifier)
     reader = backbone_for(images, loaded.backbone)
+
+    def check(n: int) -> None:
+        check_disk(n, len(loaded.label_space), _cache(options), free_memory())
 
     def work(journal: Journal) -> Outcome:
         if reader is loaded.backbone:
             loaded.check_weights()
-        scores = len(loaded.label_space), PREDICT_ARRAYS
-        return score(_read(images, reader, journal, options, scores), loaded, journal)
+        inputs = _read(images, reader, journal, options, check)
+        return score(inputs, loaded, _cache(options), journal)
 
     facts = {"command": "predict", "recipe": scorer_name(loaded.scorer), **loaded.made}
     if not isinstance(classifier, Classifier):
@@ -242,12 +266,15 @@ def dry_run(
     return found if drawing is None else {**found, "drawing": drawing}
 
 
-def _check(options: Options) -> None:
+def _check(options: Mapping[str, Any], known: type[Any]) -> None:
     """Refuse options that do not exist: Python would take any."""
-    valid = tuple(Options.__annotations__)
+    valid = tuple(get_type_hints(known))
     for key in options:
         if key not in valid:
             raise ValueError(f"no option {key!r}; there are: {', '.join(valid)}")
+    some = options.get("adapt_on")
+    if some is not None and some < 1:
+        raise ValueError(f"adapt_on must be at least 1 image, got {some}")
     if not 0 <= options.get("seed", 0) < 2**31:
         raise ValueError(f"seed must lie in 0 to {2**31 - 1}, got {options.get('seed')}")
 
@@ -262,19 +289,11 @@ def _read(
     backbone: Backbone,
     journal: Journal,
     options: Options,
-    scores: tuple[int, int],
+    check: Callable[[int], None],
 ) -> Inputs:
-    return read_inputs(
-        images,
-        backbone,
-        _cache(options),
-        journal,
-        limit=options.get("limit"),
-        seed=options.get("seed", 0),
-        column=options.get("column"),
-        scores=scores,
-        engine=options.get("engine"),
-    )
+    told: Any = {k: options.get(k) for k in ("limit", "column", "engine")}
+    seed, cache = options.get("seed", 0), _cache(options)
+    return read_inputs(images, backbone, cache, journal, check=check, seed=seed, **told)
 
 
 def _input_facts(images: ImageSpec, options: Options) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nameonly.assessment import Assessment
 from nameonly.images import Quarantined
-from nameonly.ops.selection import row_blocks
+from nameonly.ops.selection import filled, row_blocks
 from nameonly.pipeline import Outcome
 from nameonly.store import default_cache
 from nameonly.types import Predictions
@@ -32,8 +32,8 @@ REPLACED = ".run.json.replaced"
 PARTIAL = ".nameonly-partial"
 MAX_PROBABILITY_COLUMNS = 100
 TOP = 5
-# of labels.parquet and labels.csv, held while they are written
-ROWS_AT_ONCE = 32_768
+# of labels.parquet and labels.csv, held while they are written: rows, and probabilities of theirs
+ROWS_AT_ONCE, VALUES_AT_ONCE = 32_768, 2**23
 CSV_COLUMNS = (
     *("path", "id", "label", "probability", "confidence", "runner_up", "margin"),
     "zero_shot_label",
@@ -187,8 +187,13 @@ class LabelRows:
         """
         return pa.Table.from_batches(list(self.batches()))
 
-    def batches(self, size: int = ROWS_AT_ONCE) -> Iterator[pa.RecordBatch]:
-        """Yield the table in parts of ``size`` rows; one without rows where there is no source."""
+    def batches(self, size: int | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the table in parts; one without rows where there is no source.
+
+        Args:
+            size: Rows of a part; by default as many as are held while files are written.
+        """
+        size = size or max(1, min(ROWS_AT_ONCE, VALUES_AT_ONCE // len(self.class_names)))
         names = json.dumps({"class_names": self.class_names}, ensure_ascii=False)
         for start in range(0, max(1, len(self.sources)), size):
             columns = self._columns(slice(start, start + size))
@@ -248,13 +253,14 @@ def confidences(outcome: Outcome) -> Float[Tensor, " n"]:
     if outcome.assessment is not None:
         return outcome.assessment.confidence[outcome.inputs.feature_rows()]
     probs, calibrated = outcome.predictions.probs, outcome.classifier.calibrated
-    return torch.cat([calibrated(probs[rows]).amax(dim=1) for rows in row_blocks(*probs.shape)])
+    tops = ((rows, calibrated(probs[rows]).amax(dim=1)) for rows in row_blocks(*probs.shape))
+    return filled(torch.empty(len(probs)), tops)
 
 
-def write_labels(folder: Path, rows: LabelRows, size: int = ROWS_AT_ONCE) -> None:
+def write_labels(folder: Path, rows: LabelRows, size: int | None = None) -> None:
     """Write ``labels.parquet``, and ``labels.csv`` without the probabilities of every class.
 
-    Both grow by ``size`` rows at a time, so that no more of them are held.
+    Both grow by ``size`` rows at a time (see ``batches``), so that no more of them are held.
     """
     batches = rows.batches(size)
     first = next(batches)
@@ -348,6 +354,8 @@ def counts(outcome: Outcome) -> dict[str, Any]:
             )
         ),
     }
+    if outcome.task is not None and len(outcome.task.features) < n_images:
+        found["adapted_on"] = len(outcome.task.features)
     if outcome.given is not None:
         found["given"] = int((outcome.given >= 0).sum())
     if outcome.zero_shot is not None:

@@ -3,7 +3,7 @@
 Nothing is written here but the feature store; ``jobs`` writes what a run gives.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -25,8 +25,8 @@ from nameonly.engines import Engine
 from nameonly.images import Quarantined, open_images, shortened
 from nameonly.journal import Journal
 from nameonly.learning import scores
-from nameonly.ops.room import check_room, free_memory
 from nameonly.ops.scoring import most_probable
+from nameonly.predicting import per_source, predict_sources
 from nameonly.preparation import (
     Setup,
     ensemble_logits,
@@ -99,6 +99,7 @@ class Outcome:
         worth: What these are worth, beside the images that were labelled.
         assessment: What is estimated of the labels; None when predicting with a saved classifier.
         candidates: The recipes tried, where one was chosen among them.
+        task: What was learnt from; None when predicting with a saved classifier.
     """
 
     inputs: Inputs
@@ -112,6 +113,7 @@ class Outcome:
     worth: Measured | None = None
     assessment: Assessment | None = None
     candidates: tuple[dict[str, Any], ...] = ()
+    task: Task | None = None
 
 
 class ReadOptions(TypedDict, total=False):
@@ -121,14 +123,14 @@ class ReadOptions(TypedDict, total=False):
         limit: Take a random sample of this many sources.
         seed: Of that sample.
         column: Column of images in a table.
-        scores: How many classes there will be, and how many arrays of images x classes at once.
+        check: Called with the number of images before any is encoded, to refuse too many.
         engine: Reads and encodes first what it can; None leaves all to this process.
     """
 
     limit: int | None
     seed: int
     column: str | None
-    scores: tuple[int, int]
+    check: Callable[[int], None]
     engine: Engine | None
 
 
@@ -149,17 +151,18 @@ def read_inputs(
         options: See ``ReadOptions``.
 
     Raises:
-        ValueError: If nothing readable is found, the file of features is bad, or memory cannot
-            hold the scores.
+        ValueError: If nothing readable is found, the file of features is bad, or there are too
+            many images.
     """
     limit, seed = options.get("limit"), options.get("seed", 0)
-    (c, arrays), engine = options.get("scores", (0, 0)), options.get("engine")
+    check, engine = options.get("check"), options.get("engine")
     with journal.stage("load"):  # a model that cannot be had must show before images are read
         _ = backbone.dim, backbone.image_key
     if isinstance(backbone, PrecomputedBackbone):
         with journal.stage("ingest"):
             features = _sample(backbone.features, limit, seed)
-            check_room(len(features), c, arrays, free_memory())
+            if check is not None:
+                check(len(features))
             return Inputs(features, None, ())
     with journal.stage("ingest"):
         images, unreadable = open_images(
@@ -170,7 +173,8 @@ def read_inputs(
             on_progress=journal.on_progress,
             hash_all=None if engine is None else engine.hash_locations,
         )
-        check_room(len(images), c, arrays, free_memory())
+        if check is not None:
+            check(len(images))
     with journal.stage("encode"):
         encoded = encode_image_set(images, backbone, cache, journal.on_progress, engine)
     kept = images
@@ -250,6 +254,7 @@ def adapt(
         worth,
         assessment,
         adapted.candidates,
+        task,
     )
 
 
@@ -289,26 +294,16 @@ def _classifier(
     )
 
 
-def score(inputs: Inputs, classifier: Classifier, journal: Journal) -> Outcome:
+def score(inputs: Inputs, classifier: Classifier, cache: Path, journal: Journal) -> Outcome:
     """Label every source with a classifier that exists.
 
     Raises:
         ValueError: If the features were made by another backbone.
     """
     with journal.stage("decide"):
-        predictions = per_source(classifier.predict(inputs.features), inputs.feature_rows())
+        rows = inputs.feature_rows()
+        predictions = predict_sources(classifier, inputs.features, rows, cache)
     return Outcome(inputs, classifier, predictions)
-
-
-def per_source(predictions: Predictions, rows: Int[Tensor, " s"]) -> Predictions:
-    """Repeat the rows of distinct images for every source that shares them."""
-    if torch.equal(rows, torch.arange(len(predictions.ids))):
-        return predictions
-    return Predictions(
-        predictions.probs[rows],
-        predictions.labels[rows],
-        tuple(predictions.ids[i] for i in rows.tolist()),
-    )
 
 
 def backbone_for(source: ImageSpec, backbone: Backbone) -> Backbone:

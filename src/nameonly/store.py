@@ -27,10 +27,10 @@ from filelock import FileLock
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nameonly.ops.room import MAPPED_BYTES
+
 FORMAT = "1"
 INDEX_FILES = "[0-9][0-9][0-9][0-9][0-9][0-9].parquet"
-# fewer bytes are copied into memory
-MAPPED_BYTES = 64 * 2**20
 GATHERED = "gathered-"
 ROWS_AT_ONCE = 4096
 

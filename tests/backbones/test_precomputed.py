@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from nameonly.backbones import _feature_file
 from nameonly.backbones._feature_file import is_feature_file
 from nameonly.backbones.precomputed import PrecomputedBackbone
+from nameonly.ops import room
 from nameonly.types import LabelSpace
 
 
@@ -132,7 +133,7 @@ KINDS = ("safetensors", "plain", "compressed", "by column")
 def test_what_is_large_lies_in_a_file_without_a_name(kind, many, tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    monkeypatch.setattr(_feature_file, "MAPPED_BYTES", 4 * many["features"].size - 1)
+    monkeypatch.setattr(room, "MAPPED_BYTES", 4 * many["features"].size - 1)
     values = stored_as(kind, tmp_path / "f.npz", many).features.values
     rows = torch.from_numpy(many["features"])
     assert torch.equal(values, torch.nn.functional.normalize(rows, dim=1))
@@ -146,7 +147,7 @@ def test_what_is_large_lies_in_a_file_without_a_name(kind, many, tmp_path, monke
 def test_memory_must_do_where_the_disk_is_full(many, tmp_path, monkeypatch):
     resource = pytest.importorskip("resource")
     backbone = stored_as("plain", tmp_path / "f.npz", many)
-    monkeypatch.setattr(_feature_file, "MAPPED_BYTES", 0)
+    monkeypatch.setattr(room, "MAPPED_BYTES", 0)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
     try:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nameonly.loop import Schedule, minimise
-from nameonly.ops.selection import row_blocks
+from nameonly.ops.selection import filled, row_blocks
 from nameonly.types import Features, PseudoLabels, TextClassifier
 
 __all__ = ["LinearHead"]
@@ -104,8 +104,9 @@ class LinearHead:
         weights = self._learn_texts(text)
         order = features.content_order()
         rows = order[pseudo_labels.selected.cpu()[order]]
-        blocks = (features.values[rows[block]] for block in row_blocks(len(rows), len(weights)))
-        said = torch.cat([(block @ weights.T).argmax(dim=1) for block in blocks])
+        blocks = row_blocks(len(rows), len(weights))
+        best = ((b, (features.values[rows[b]] @ weights.T).argmax(dim=1)) for b in blocks)
+        said = filled(torch.empty_like(rows), best)
         known = pseudo_labels.confidence[rows] >= 1.0
         labels = torch.where(known, pseudo_labels.labels[rows], said)
         views = features.values[None] if features.views is None else features.views

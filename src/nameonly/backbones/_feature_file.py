@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from nameonly.ops.room import nameless_array
+from nameonly.ops.room import large_matrix
 from nameonly.sources.remote import is_remote
 
 SUFFIXES = (".npz", ".safetensors")
@@ -27,8 +27,6 @@ EXPECTED = (
 FEATURES = "features"
 MEMBER = f"{FEATURES}.npy"
 ROWS_AT_ONCE = 4096
-# fewer bytes are kept in memory
-MAPPED_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,7 @@ def unit_matrix(path: Path, key: str, value: Any) -> Float[Tensor, "n d"]:
         raise ValueError(f"{path}: {key!r} must hold numbers, got {dtype}")
     bad, start = list[int](), 0
     with _reading(path):
-        out = _room(shape)
+        out = large_matrix(shape, Path(gettempdir()))
         for block in _blocks(rows):
             matrix = torch.as_tensor(block).float()
             wrong = ~torch.isfinite(matrix).all(dim=1) | (matrix == 0).all(dim=1)
@@ -178,10 +176,3 @@ def _blocks(rows: Any) -> Iterator[Any]:
     else:
         for start in range(0, len(rows), ROWS_AT_ONCE):
             yield rows[start : start + ROWS_AT_ONCE]
-
-
-def _room(shape: tuple[int, int]) -> Float[Tensor, "n d"]:
-    if 4 * math.prod(shape) > MAPPED_BYTES:
-        with suppress(OSError):
-            return torch.from_numpy(nameless_array(shape, np.float32, Path(gettempdir())))
-    return torch.empty(shape)

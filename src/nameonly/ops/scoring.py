@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nameonly.ops.selection import row_blocks
+from nameonly.ops.selection import filled, row_blocks
 from nameonly.types import Features, TextClassifier
 
 
@@ -30,7 +30,9 @@ def most_probable(text: TextClassifier, features: Features) -> Int[Tensor, " n"]
     Raises:
         ValueError: If the features have another dimension than the text weights.
     """
-    return torch.cat([logits.argmax(dim=1) for _, logits in logit_blocks(text, features)])
+    classes = torch.empty(len(features), dtype=torch.long, device=features.values.device)
+    best = ((rows, logits.argmax(dim=1)) for rows, logits in logit_blocks(text, features))
+    return filled(classes, best)
 
 
 def tempered(logits: Float[Tensor, "n c"], temperature: float) -> Float[Tensor, "n c"]:

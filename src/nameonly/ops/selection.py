@@ -1,9 +1,9 @@
 """Choosing rows by score, the same whatever order the rows come in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int, Shaped
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -15,6 +15,20 @@ def row_blocks(n: int, c: int) -> list[slice]:
     """
     size = max(1, 2**19 // max(1, c))
     return [slice(start, start + size) for start in range(0, max(1, n), size)]
+
+
+def filled(
+    values: Shaped[Tensor, " n"], blocks: Iterable[tuple[slice, Shaped[Tensor, " b"]]]
+) -> Shaped[Tensor, " n"]:
+    """Return a vector with its blocks put in as they come.
+
+    Were they kept in a list they would lie between the scores they are made of, and malloc could
+    not use the room of these again: memory would grow as if all scores were held.
+    """
+    for rows, block in blocks:
+        values[rows] = block
+        del block
+    return values
 
 
 def log_odds(

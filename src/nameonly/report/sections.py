@@ -90,8 +90,11 @@ def count_tiles(
     """Return the counts as (number, name, explanation)."""
     n_images, n_abstained = len(labels), int((labels < 0).sum())
     n_copies = sum(len(group) - 1 for group in duplicates)
+    different = counted(n_images - n_copies, "different image")
+    adapted_on = mapping_at(run, "counts").get("adapted_on")
+    learnt_from = f", {adapted_on:,} at random learnt from" if is_number(adapted_on) else ""
     tiles = [
-        (f"{n_images:,}", "sources", counted(n_images - n_copies, "different image")),
+        (f"{n_images:,}", "sources", different + learnt_from),
         (f"{n_images - n_abstained:,}", "labelled", share_text(n_images - n_abstained, n_images)),
         (f"{n_abstained:,}", "abstained", "left without an answer"),
     ]

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from nameonly.ops.selection import row_blocks
+from nameonly.ops.selection import filled, row_blocks
 from nameonly.types import Features
 
 # how far an image is moved: times the deviation of another image from its own centre
@@ -63,9 +63,10 @@ def nearest_centre(
     """Return the nearest centre of every row; ones at infinity are nobody's."""
     reach = centres.isfinite().all(dim=1)
     kept = reach.nonzero()[:, 0]
-    rows = max(1, BLOCK_VALUES // max(1, len(kept)))
-    near = [torch.cdist(b, centres[kept]).argmin(dim=1) for b in torch.split(values, rows)]
-    return kept[torch.cat(near)] if near else kept[:0]
+    size = max(1, BLOCK_VALUES // max(1, len(kept)))
+    blocks = (slice(start, start + size) for start in range(0, len(values), size))
+    near = ((rows, torch.cdist(values[rows], centres[kept]).argmin(dim=1)) for rows in blocks)
+    return kept[filled(torch.empty(len(values), dtype=torch.long, device=kept.device), near)]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ Differs: neighbours are sought among the unlabelled images themselves, at the k-
     run reports is the mean of energy and distance to the nearest centre, each standardised.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from nameonly.ops.neighbours import nearest_neighbours
 from nameonly.ops.outliers import robust_bound, standardised
 from nameonly.ops.scoring import logit_blocks
-from nameonly.ops.selection import row_blocks
+from nameonly.ops.selection import filled, row_blocks
 from nameonly.types import Features, TextClassifier
 
 # of cosines; CLIP's concept matching does without the trained scale
@@ -31,8 +32,8 @@ SUSPECTED = 2.0
 
 def energy_score(features: Features, text: TextClassifier) -> Float[Tensor, " n"]:
     """Return the energy of the zero-shot logits: higher for images that no name fits."""
-    blocks = [logits.logsumexp(dim=1) for _, logits in logit_blocks(text, features)]
-    return -torch.cat(blocks) / text.logit_scale
+    blocks = ((rows, logits.logsumexp(dim=1)) for rows, logits in logit_blocks(text, features))
+    return -_filled(features, blocks) / text.logit_scale
 
 
 def concept_matching_score(
@@ -40,15 +41,22 @@ def concept_matching_score(
 ) -> Float[Tensor, " n"]:
     """Return one minus the largest softmax of the cosines (MCM)."""
     scale = text.logit_scale * temperature
-    blocks = [(b / scale).softmax(dim=1).amax(dim=1) for _, b in logit_blocks(text, features)]
-    return 1 - torch.cat(blocks)
+    logits = logit_blocks(text, features)
+    return 1 - _filled(features, ((r, (b / scale).softmax(dim=1).amax(dim=1)) for r, b in logits))
 
 
 def prototype_score(features: Features, centres: Float[Tensor, "c d"]) -> Float[Tensor, " n"]:
     """Return the distance to the nearest class centre; those at infinity are no class's."""
     kept = centres[centres.isfinite().all(dim=1)]
-    blocks = row_blocks(len(features), max(len(kept), kept.shape[1]))
-    return torch.cat([torch.cdist(features.values[b].float(), kept).amin(dim=1) for b in blocks])
+    values, blocks = features.values, row_blocks(len(features), max(len(kept), kept.shape[1]))
+    near = ((rows, torch.cdist(values[rows].float(), kept).amin(dim=1)) for rows in blocks)
+    return _filled(features, near)
+
+
+def _filled(
+    features: Features, blocks: Iterable[tuple[slice, Float[Tensor, " b"]]]
+) -> Float[Tensor, " n"]:
+    return filled(features.values.new_empty(len(features), dtype=torch.float32), blocks)
 
 
 def combined_score(
@@ -92,8 +100,8 @@ def distractor_score(
         class_names=(*text.class_names, *distractors.class_names),
     )
     c = len(text.class_names)
-    blocks = [b.softmax(dim=1)[:, c:].sum(dim=1) for _, b in logit_blocks(both, features)]
-    return torch.cat(blocks)
+    logits = logit_blocks(both, features)
+    return _filled(features, ((r, b.softmax(dim=1)[:, c:].sum(dim=1)) for r, b in logits))
 
 
 def suspected(scores: Float[Tensor, " n"], deviations: float = SUSPECTED) -> Bool[Tensor, " n"]:
