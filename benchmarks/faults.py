@@ -35,6 +35,11 @@ N_IMAGES = 48
 NAMES = ",".join(CLASS_NAMES)
 TINY = ["--backbone", "tiny", "--device", "cpu"]
 LABEL = ["label", "{work}/photos", "-c", NAMES, *TINY, "--batch-size", "16"]
+# tokens in the image tower, so that all images are encoded anew with what was trained
+LEARNT_FROM_SOME = [
+    *("--adapt-on", "24", "--recipe", "upl", "--set", "prompt_learning=visual_context"),
+    *("--set", "prompt_learning.schedule.epochs=3"),
+]
 GENERATE = [
     *("generate", "-c", NAMES, "--model", "tiny", "--per-class", "2", "--adapt-to"),
     *("{work}/photos", *TINY, "--unadapted", "1", "--filter"),
@@ -68,6 +73,11 @@ SCENARIOS: list[dict[str, Any]] = [
         "same": ["run/labels.parquet"],
         "whole": ["run/run.json", "run/labels.parquet"],
         "kept": ["run/audit.csv"],
+    },
+    {
+        "name": "label --adapt-on",
+        "argv": [*LABEL, *LEARNT_FROM_SOME, "--out", "{work}/out"],
+        **LABELLED,
     },
     {
         "name": "predict",
