@@ -56,6 +56,24 @@ def test_all_are_labelled_by_what_was_learnt_from_some(digits, tmp_path, recipe,
     assert some.classifier.made["images"] == 40
 
 
+def test_all_are_encoded_by_the_backbone_that_was_chosen_on_some(digits, worse_backbone):
+    """Labels, and what is said of them, are those of a run on that backbone alone."""
+    tried = {"selection.recipes": ["transclip"], "selection.backbones": ["tiny"]}
+    tried["selection.prompts"] = ["openai7"]
+    options = {"adapt_on": 60, "seed": 0}
+    some = label(
+        digits, CLASS_NAMES, recipe="auto", backbone=worse_backbone, settings=tried, **options
+    )
+    assert some.summary["backbone"]["name"] == "tiny"
+    (chosen,) = (row for row in some.summary["candidates"] if row.get("chosen"))
+    prompts = {"prompts.templates": chosen.get("prompts", "single")}
+    alone = label(
+        digits, CLASS_NAMES, recipe="transclip", backbone="tiny", settings=prompts, **options
+    )
+    for column in ("label", "zero_shot_label", "confidence", "unknown_score"):
+        assert some.table[column].equals(alone.table[column]), column
+
+
 def test_all_labels_are_assessed(digits):
     some, whole = run(digits, adapt_on=60), run(digits)
     assert some.summary["trust"]["images"] == whole.summary["trust"]["images"] == 120

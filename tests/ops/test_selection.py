@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from nameonly.ops.selection import log_odds, row_blocks, top_k_mask, top_k_of_each, top_log_odds
+from nameonly.ops.selection import (
+    filled,
+    log_odds,
+    row_blocks,
+    top_k_mask,
+    top_k_of_each,
+    top_log_odds,
+)
 
 
 def test_mask_by_hand():
@@ -88,6 +95,12 @@ def test_blocks_cover_every_row_once():
         rows = [i for block in row_blocks(n, c) for i in range(n)[block]]
         assert rows == list(range(n)) and row_blocks(n, c)
     assert len(row_blocks(1000, 2000)) > 1
+
+
+def test_blocks_are_put_into_place_in_whichever_order_they_come():
+    parts = [(slice(3, 5), torch.tensor([3, 4])), (slice(0, 3), torch.tensor([0, 1, 2]))]
+    assert filled(torch.full((5,), -1), iter(parts)).tolist() == [0, 1, 2, 3, 4]
+    assert filled(torch.empty(0), iter([])).tolist() == []
 
 
 def test_log_odds_do_not_depend_on_the_blocks():

@@ -1,6 +1,6 @@
 """Choosing rows by score, the same whatever order the rows come in."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int, Shaped
@@ -18,7 +18,7 @@ def row_blocks(n: int, c: int) -> list[slice]:
 
 
 def filled(
-    values: Shaped[Tensor, " n"], blocks: Iterable[tuple[slice, Shaped[Tensor, " b"]]]
+    values: Shaped[Tensor, " n"], blocks: Iterator[tuple[slice, Shaped[Tensor, " b"]]]
 ) -> Shaped[Tensor, " n"]:
     """Return a vector with its blocks put in as they come.
 

@@ -10,7 +10,7 @@ Differs: neighbours are sought among the unlabelled images themselves, at the k-
     run reports is the mean of energy and distance to the nearest centre, each standardised.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -54,7 +54,7 @@ def prototype_score(features: Features, centres: Float[Tensor, "c d"]) -> Float[
 
 
 def _filled(
-    features: Features, blocks: Iterable[tuple[slice, Float[Tensor, " b"]]]
+    features: Features, blocks: Iterator[tuple[slice, Float[Tensor, " b"]]]
 ) -> Float[Tensor, " n"]:
     return filled(features.values.new_empty(len(features), dtype=torch.float32), blocks)
 
